@@ -1,0 +1,39 @@
+# Every command that people and CI run. `make up` and `make test` need nothing but Python 3.11 and its venv module.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := libs/common libs/research services/* cli
+SOURCES := libs/common/src libs/research/src $(wildcard services/*/src) cli/src
+export OMP_NUM_THREADS := 1
+export QT_DATA_DIR ?= $(abspath ../shared/data)
+
+.PHONY: install up test check clean
+
+# torch first and pinned, so that nothing that needs it chooses another build.
+$(VENV)/installed: constraints.txt requirements-dev.txt $(wildcard */*/pyproject.toml) cli/pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it or say make PYTHON=…"; exit 2; }
+	@echo "installing into $(VENV): about two minutes the first time, each step says what it does"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "1/4 torch (CPU)"; $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
+	@echo "2/4 build and test tools"; $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	@echo "3/4 libraries and the project's packages"; $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt \
+	  -e "libs/common[serve,batch,candles]" -e libs/research $(foreach s,$(wildcard services/*),-e $(s)) -e cli
+	@echo "4/4 done"; touch $@
+
+install: $(VENV)/installed
+
+up: install
+	@$(BIN)/quantum up
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+test: install
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) state

@@ -1,0 +1,3 @@
+from quantum_cli.main import app
+
+app()

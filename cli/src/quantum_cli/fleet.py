@@ -1,0 +1,62 @@
+"""The processes of the local fleet: what each is started with, and where it answers."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import psutil
+
+from quantum_cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class FleetMember:
+    """A service of the line: its module to run and its documented port."""
+
+    name: str
+    module: str
+    port: int
+    url_hint: str = "/health/ready"
+
+    @property
+    def argv(self) -> list[str]:
+        return [sys.executable, "-m", self.module]
+
+
+VENUE = FleetMember("exchange-sim", "exchange_sim", 8090, "/sim/status")
+FLEET: tuple[FleetMember, ...] = (
+    FleetMember("feature-svc", "feature_svc", 8010),
+    FleetMember("xgb-agent", "xgb_agent", 8011),
+    FleetMember("lgbm-agent", "lgbm_agent", 8012),
+    FleetMember("patchtst-agent", "patchtst_agent", 8013),
+    FleetMember("nhits-agent", "nhits_agent", 8014),
+    FleetMember("meta-svc", "meta_svc", 8001, "/api/ai/meta/status"),
+    FleetMember("governer-svc", "governer_svc", 8002, "/api/risk/status"),
+    FleetMember("executor-svc", "executor_svc", 8003, "/api/execution/positions"),
+    FleetMember("recorder-svc", "recorder_svc", 8004, "/api/ledger/trades"),
+)
+
+
+def check_ports_free(offset: int) -> None:
+    """UsageError that names every taken port and who holds it, before anything is started."""
+    wanted = {member.port + offset: member.name for member in (VENUE, *FLEET)}
+    holders = {
+        connection.laddr.port: connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port in wanted
+    }
+    if holders:
+        taken = ", ".join(
+            f"{port} ({wanted[port]}; held by {_process_name(pid)})" for port, pid in sorted(holders.items())
+        )
+        raise UsageError(f"port taken: {taken}. Stop what uses it, or move the whole fleet with --port-offset N")
+
+
+def _process_name(pid: int | None) -> str:
+    if pid is None:
+        return "another user's process"
+    try:
+        return f"{psutil.Process(pid).name()}, pid {pid}"
+    except psutil.Error:
+        return f"pid {pid}"

@@ -1,0 +1,144 @@
+"""Options of the command `quantum`. Exit codes: 0 good, 1 failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from quantum_cli.errors import UsageError
+from quantum_cli.plan import claim_state_dir, make_plan, parse_date, parse_symbols
+from quantum_common import QuantumError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of <venue>_<SYMBOL>_<timeframe>.parquet files")]
+Venue = Annotated[str, typer.Option(help="Venue in the candle files' names")]
+Symbols = Annotated[str, typer.Option(help="Symbols, separated by commas")]
+Timeframe = Annotated[str, typer.Option(help="1m, 5m, 15m, 1h, 4h or 1d")]
+From = Annotated[str | None, typer.Option("--from", help="First bar, ISO date, UTC")]
+To = Annotated[str | None, typer.Option("--to", help="End, exclusive, ISO date, UTC")]
+Models = Annotated[Path | None, typer.Option(help="Folder of model artifacts")]
+LabelThreshold = Annotated[
+    float | None, typer.Option(help="Return over the horizon that makes a BUY or SELL, as a fraction")
+]
+Horizon = Annotated[int, typer.Option(min=1, max=100, help="Bars that a label looks ahead")]
+
+DEFAULT_SYMBOLS = "BTCUSDT,ETHUSDT,BNBUSDT,SOLUSDT,ADAUSDT"
+
+
+@app.callback()
+def _root() -> None:
+    """An AI trading fleet for crypto markets, on paper by default."""
+
+
+@app.command()
+def up(
+    data: Data = None,
+    venue: Venue = "binance",
+    symbols: Symbols = DEFAULT_SYMBOLS,
+    timeframe: Timeframe = "1h",
+    from_: From = None,
+    to: To = None,
+    speed: Annotated[str | None, typer.Option(help="max, or how many times faster than real time")] = None,
+    until_done: Annotated[bool, typer.Option("--until-done", help="Stop when the range has been played")] = False,
+    models: Models = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Folder of this run; given again, the run goes on")] = None,
+    port_offset: Annotated[int, typer.Option(min=0, max=50_000, help="Added to every port")] = 0,
+    summary: Annotated[Path | None, typer.Option(help="Write the run's figures and digests as JSON")] = None,
+    label_threshold: LabelThreshold = None,
+    horizon: Horizon = 5,
+) -> None:
+    """Run the whole fleet on this machine against the paper venue. Ctrl-C stops it."""
+    from quantum_cli.report import write_summary
+    from quantum_cli.up import (
+        LocalFleet,
+        Stopped,
+        models_present,
+        refuse_models_that_know_the_range,
+        train_first_models,
+    )
+
+    started = time.monotonic()
+    try:
+        plan, candles = make_plan(
+            data_dir=data,
+            venue=venue,
+            symbols=parse_symbols(symbols),
+            timeframe=timeframe,
+            from_ms=parse_date(from_, "--from"),
+            to_ms=parse_date(to, "--to"),
+            speed=speed,
+            models_dir=models,
+            state_dir=state_dir,
+            port_offset=port_offset,
+            label_threshold=label_threshold,
+            horizon_bars=horizon,
+        )
+        claim_state_dir(plan)
+        console.print(f"Quantum Trader · {', '.join(plan.symbols)} · {plan.timeframe} · state in {plan.state_dir}")
+
+        async def everything() -> None:
+            if not models_present(plan):
+                await train_first_models(plan, console)
+            refuse_models_that_know_the_range(plan)
+            tally = await LocalFleet(plan, candles, console).run(until_done)
+            write_summary(plan, tally, time.monotonic() - started, summary, console)
+
+        asyncio.run(everything())
+    except (Stopped, KeyboardInterrupt):
+        console.print("stopped")
+        raise typer.Exit(1 if until_done else 0) from None
+    except QuantumError as error:
+        _fail(error)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option("--data", help="Folder of candle files", exists=True, file_okay=False)],
+    venue: Venue = "binance",
+    symbols: Symbols = DEFAULT_SYMBOLS,
+    timeframe: Timeframe = "1h",
+    from_: From = None,
+    to: To = None,
+    models: Models = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for the training report")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Newest 10,000 bars a symbol, smaller models")] = False,
+    label_threshold: LabelThreshold = None,
+    horizon: Horizon = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON")] = False,
+    progress_json: Annotated[bool, typer.Option("--progress-json", hidden=True)] = False,
+) -> None:
+    """Train the four agents and the meta model on recorded candles and publish them."""
+    from quantum_cli.training import run_training
+
+    try:
+        run_training(
+            data_dir=data,
+            venue=venue,
+            symbols=parse_symbols(symbols),
+            timeframe=timeframe,
+            from_ms=parse_date(from_, "--from"),
+            to_ms=parse_date(to, "--to"),
+            models_dir=models or Path("state/models"),
+            report_dir=report,
+            quick=quick,
+            label_threshold=label_threshold,
+            horizon_bars=horizon,
+            as_json=as_json,
+            progress_json=progress_json,
+            console=console,
+        )
+    except QuantumError as error:
+        _fail(error)
+
+
+def _fail(error: QuantumError) -> NoReturn:
+    errors.print(f"[red]error:[/] {error}", soft_wrap=True)
+    raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error

@@ -1,0 +1,211 @@
+"""From the options of `quantum up` and `quantum train` to a checked plan: which candles, which range, which folders."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from quantum_cli.errors import UsageError
+from quantum_common.candles import CandleFileError, Candles, read_candles, write_candles
+from quantum_common.domain.timeframe import DEFAULT_HORIZON_BARS, DEFAULT_LABEL_THRESHOLD, TIMEFRAME_MS, timeframe_ms
+from quantum_common.features import SEQUENCE_BARS, WARMUP_BARS
+
+BARS_BEFORE_FIRST_DECISION = WARMUP_BARS + SEQUENCE_BARS - 1
+
+SYNTHETIC_VENUE = "synthetic"
+SYNTHETIC_SEED = 7
+SYNTHETIC_START_MS = 1_704_067_200_000  # 2024-01-01
+SYNTHETIC_TRAINING_BARS = 6_000
+SYNTHETIC_TRADING_BARS = 20_000
+SYNTHETIC_BARS_PER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """One run of the fleet over recorded candles. Times are open times of bars, UTC ms; `to_ms` is exclusive."""
+
+    data_dir: Path
+    venue: str
+    symbols: tuple[str, ...]
+    timeframe: str
+    from_ms: int
+    to_ms: int
+    label_threshold: float
+    horizon_bars: int
+    state_dir: Path
+    models_dir: Path
+    port_offset: int
+    bars_per_s: float | None
+    """Market pace in bars per wall second; None = as fast as the fleet settles them."""
+
+    @property
+    def timeframe_ms(self) -> int:
+        return timeframe_ms(self.timeframe)
+
+
+def parse_date(value: str | None, option: str) -> int | None:
+    """ISO date or date-time, UTC, to milliseconds."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise UsageError(f"{option} {value!r}: give an ISO date such as 2025-01-01 or 2025-01-01T12:00") from None
+    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
+
+
+def parse_symbols(value: str) -> tuple[str, ...]:
+    symbols = tuple(part.strip().upper() for part in value.split(",") if part.strip())
+    if not symbols or len(set(symbols)) != len(symbols):
+        raise UsageError(f"--symbols {value!r}: give different symbols separated by commas, such as BTCUSDT,ETHUSDT")
+    return symbols
+
+
+def parse_speed(value: str, timeframe: str) -> float | None:
+    """`max`, or how many times faster than real time the market runs; as bars per wall second."""
+    if value == "max":
+        return None
+    try:
+        times = float(value)
+    except ValueError:
+        times = 0.0
+    if times <= 0:
+        raise UsageError(f"--speed {value!r}: give max, or a positive multiple of real time such as 3600")
+    return times * 1000 / timeframe_ms(timeframe)
+
+
+def check_timeframe(timeframe: str) -> str:
+    if timeframe not in TIMEFRAME_MS:
+        raise UsageError(f"--timeframe {timeframe!r}: use one of {', '.join(TIMEFRAME_MS)}")
+    return timeframe
+
+
+def read_all(data_dir: Path, venue: str, symbols: tuple[str, ...], timeframe: str) -> dict[str, Candles]:
+    """Candles of every symbol; a missing file is a usage error."""
+    try:
+        return {symbol: read_candles(data_dir, venue, symbol, timeframe) for symbol in symbols}
+    except CandleFileError as error:
+        raise UsageError(str(error)) from error
+
+
+def make_plan(
+    *,
+    data_dir: Path | None,
+    venue: str,
+    symbols: tuple[str, ...],
+    timeframe: str,
+    from_ms: int | None,
+    to_ms: int | None,
+    speed: str | None,
+    models_dir: Path | None,
+    state_dir: Path | None,
+    port_offset: int,
+    label_threshold: float | None,
+    horizon_bars: int = DEFAULT_HORIZON_BARS,
+) -> tuple[RunPlan, dict[str, Candles]]:
+    """Check the options against the candles; UsageError says what does not fit. Without data, makes a market."""
+    check_timeframe(timeframe)
+    step_ms = timeframe_ms(timeframe)
+    if data_dir is None:
+        if from_ms is not None or to_ms is not None:
+            raise UsageError("--from and --to choose a range of recorded candles: give --data as well")
+        venue = SYNTHETIC_VENUE
+        from_ms = SYNTHETIC_START_MS + SYNTHETIC_TRAINING_BARS * step_ms
+        bars_per_s = parse_speed(speed, timeframe) if speed else SYNTHETIC_BARS_PER_S
+    else:
+        bars_per_s = parse_speed(speed or "max", timeframe)
+    threshold = DEFAULT_LABEL_THRESHOLD[timeframe] if label_threshold is None else label_threshold
+    if not 0 < threshold < 1:
+        raise UsageError(f"--label-threshold {threshold}: give a fraction between 0 and 1, such as 0.015 for 1.5 %")
+    state = state_dir or _default_state_dir(venue, symbols, timeframe, from_ms, to_ms, threshold, horizon_bars)
+    data_dir = data_dir or make_synthetic_market(state / "market", symbols, timeframe)
+    candles = read_all(data_dir, venue, symbols, timeframe)
+    first, last = _range(candles, from_ms, to_ms, step_ms)
+    plan = RunPlan(
+        data_dir=data_dir.resolve(),
+        venue=venue,
+        symbols=symbols,
+        timeframe=timeframe,
+        from_ms=first,
+        to_ms=last,
+        label_threshold=threshold,
+        horizon_bars=horizon_bars,
+        state_dir=state.resolve(),
+        models_dir=(models_dir or state / "models").resolve(),
+        port_offset=port_offset,
+        bars_per_s=bars_per_s,
+    )
+    return plan, candles
+
+
+def _range(candles: dict[str, Candles], from_ms: int | None, to_ms: int | None, step_ms: int) -> tuple[int, int]:
+    end = max(int(table.ts[-1]) for table in candles.values()) + step_ms
+    last = min(to_ms or end, end)
+    if from_ms is None:  # the newest fifth: what comes before is for training
+        start = max(int(table.ts[0]) for table in candles.values())
+        from_ms = start + int((last - start) * 0.8) // step_ms * step_ms
+    if from_ms % step_ms:
+        raise UsageError("--from lies between two bars: give the open time of a bar")
+    for symbol, table in candles.items():
+        before = int((table.ts < from_ms).sum())
+        if before < BARS_BEFORE_FIRST_DECISION:
+            raise UsageError(
+                f"--from: {symbol} has {before} bars before it, and {BARS_BEFORE_FIRST_DECISION} are needed "
+                "to warm the features up: choose a later date"
+            )
+        if not ((table.ts >= from_ms) & (table.ts < last)).any():
+            raise UsageError(f"--from/--to: {symbol} has no bar in the range")
+    return from_ms, last
+
+
+def make_synthetic_market(folder: Path, symbols: tuple[str, ...], timeframe: str) -> Path:
+    """Write the seeded market's candles unless they are there."""
+    from exchange_sim.synthetic import generate
+
+    bars = SYNTHETIC_TRAINING_BARS + SYNTHETIC_TRADING_BARS
+    for symbol in symbols:
+        if not (folder / f"{SYNTHETIC_VENUE}_{symbol}_{timeframe}.parquet").exists():
+            market = generate(symbol, timeframe, bars, SYNTHETIC_START_MS, SYNTHETIC_SEED)
+            write_candles(folder, SYNTHETIC_VENUE, symbol, timeframe, market)
+    return folder
+
+
+def _default_state_dir(
+    venue: str,
+    symbols: tuple[str, ...],
+    timeframe: str,
+    from_ms: int | None,
+    to_ms: int | None,
+    threshold: float,
+    horizon: int,
+) -> Path:
+    """A folder per market and range, so that two different runs never share one by accident."""
+    if venue == SYNTHETIC_VENUE:
+        from_ms = to_ms = None
+    parts = [*symbols, from_ms, to_ms, repr(threshold), horizon]
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:6]
+    return Path("state") / f"{venue}-{timeframe}-{digest}"
+
+
+_FIXED = ("venue", "symbols", "timeframe", "from_ms", "to_ms", "label_threshold", "horizon_bars")
+
+
+def claim_state_dir(plan: RunPlan) -> None:
+    """Write the plan into a new state folder, or check that the folder's run is this one."""
+    path = plan.state_dir / "run.json"
+    values = asdict(plan)
+    mine = {name: values[name] for name in _FIXED} | {"symbols": list(plan.symbols)}
+    if not path.exists():
+        plan.state_dir.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(mine)))
+        return
+    kept = msgspec.json.decode(path.read_bytes())
+    if changed := [name for name in _FIXED if kept.get(name) != mine[name]]:
+        raise UsageError(
+            f"{plan.state_dir} holds another run ({', '.join(changed)} differ): "
+            "choose another --state-dir, or remove the folder"
+        )

@@ -1,0 +1,81 @@
+"""`quantum train`: options in, progress bar and a table of honest figures out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from quantum_cli.plan import check_timeframe, read_all
+
+
+def run_training(
+    *,
+    data_dir: Path,
+    venue: str,
+    symbols: tuple[str, ...],
+    timeframe: str,
+    from_ms: int | None,
+    to_ms: int | None,
+    models_dir: Path,
+    report_dir: Path | None,
+    quick: bool,
+    label_threshold: float | None,
+    horizon_bars: int,
+    as_json: bool,
+    progress_json: bool,
+    console: Console,
+) -> None:
+    """Train, publish, and show the report. Progress goes to stdout as JSON lines for a parent process."""
+    check_timeframe(timeframe)
+    read_all(data_dir, venue, symbols, timeframe)
+    from quantum_research.train import TrainRequest, train  # here, because it brings the training frameworks
+
+    request = TrainRequest(
+        data_dir=data_dir,
+        venue=venue,
+        symbols=symbols,
+        timeframe=timeframe,
+        from_ms=from_ms,
+        to_ms=to_ms,
+        models_dir=models_dir,
+        report_dir=report_dir,
+        quick=quick,
+        label_threshold=label_threshold,
+        horizon_bars=horizon_bars,
+    )
+    if progress_json:
+        train(request, _print_progress)
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        task = bar.add_task("training", total=1.0)
+        report = train(request, lambda stage, done: bar.update(task, completed=done, description=stage))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(_plain(report)).decode() + "\n")
+    else:
+        _print_report(_plain(report), console)
+
+
+def _print_progress(stage: str, fraction: float) -> None:
+    sys.stdout.write(msgspec.json.encode({"stage": stage, "fraction": fraction}).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _plain(report: Any) -> dict[str, Any]:
+    return asdict(report) if is_dataclass(report) and not isinstance(report, type) else msgspec.to_builtins(report)
+
+
+def _print_report(report: dict[str, Any], console: Console) -> None:
+    console.print_json(data=report)

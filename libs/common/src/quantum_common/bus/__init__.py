@@ -1,0 +1,39 @@
+"""The bus kit: consume, decide and emit exactly once on Redis Streams."""
+
+from quantum_common.bus.consumer import Consumer, DeadLetter, Received, commit_together, run_consumer
+from quantum_common.bus.memory import MemoryBus
+from quantum_common.bus.port import (
+    Bus,
+    BusUnavailable,
+    Entry,
+    GroupInfo,
+    Output,
+    State,
+    StateWrite,
+    Status,
+    StreamInfo,
+    Unit,
+    Watermark,
+)
+from quantum_common.bus.redis_bus import RedisBus
+
+__all__ = [
+    "Bus",
+    "BusUnavailable",
+    "Consumer",
+    "DeadLetter",
+    "Entry",
+    "GroupInfo",
+    "MemoryBus",
+    "Output",
+    "Received",
+    "RedisBus",
+    "State",
+    "StateWrite",
+    "Status",
+    "StreamInfo",
+    "Unit",
+    "Watermark",
+    "commit_together",
+    "run_consumer",
+]

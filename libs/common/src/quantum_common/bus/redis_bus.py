@@ -1,0 +1,279 @@
+"""The bus on a real server: plain redis.asyncio with hiredis, and one server-side function for the commit."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import msgpack
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from quantum_common.bus.port import (
+    BusUnavailable,
+    Entry,
+    GroupInfo,
+    State,
+    Status,
+    StreamInfo,
+    Unit,
+)
+
+_SOURCE = (files("quantum_common.bus") / "functions.lua").read_text()
+_NAME = "quantum_commit_" + hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
+"""The name carries the content, so that old and new code coexist in a rolling redeploy."""
+_LIBRARY = f"#!lua name={_NAME}\n" + _SOURCE.replace("@NAME@", _NAME)
+_MAX_INPUTS = 512  # Lua's unpack fails near 8,000 values
+_SOCKET_TIMEOUT_S = 10.0
+
+
+class RedisBus:
+    """Redis ≥ 7.0 or Valkey ≥ 8. `connect` only builds the client; the first call reaches the server."""
+
+    def __init__(self, client: Redis) -> None:
+        self._redis: Any = client  # its annotations are unions over both protocols
+
+    @classmethod
+    def connect(cls, url: str) -> RedisBus:
+        """The client's own retries are off: a lost reply would make it write twice. The kit retries, idempotently."""
+        return cls(
+            Redis.from_url(
+                url,
+                decode_responses=False,
+                protocol=2,
+                socket_timeout=_SOCKET_TIMEOUT_S,
+                socket_connect_timeout=5.0,
+                socket_keepalive=True,
+                retry=Retry(NoBackoff(), 0),
+            )
+        )
+
+    async def ensure_group(self, stream: str, group: str) -> None:
+        try:
+            await _reach(self._redis.execute_command("XGROUP", "CREATE", stream, group, "0", "MKSTREAM"))
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    async def read(
+        self, streams: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int
+    ) -> list[Entry]:
+        try:
+            reply = await _reach(
+                self._redis.xreadgroup(group, consumer, dict.fromkeys(streams, ">"), count=count, block=block_ms)
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            for stream in streams:
+                await self.ensure_group(stream, group)
+            return []
+        return _entries(reply, group, consumer)
+
+    async def read_own_pending(self, stream: str, group: str, consumer: str, after_id: str, count: int) -> list[Entry]:
+        reply = await _reach(self._redis.xreadgroup(group, consumer, {stream: after_id}, count=count))
+        return _entries(reply, group, consumer)
+
+    async def claim(self, stream: str, group: str, consumer: str, *, min_idle_ms: int, count: int) -> list[Entry]:
+        try:
+            reply = await _reach(
+                self._redis.xautoclaim(stream, group, consumer, min_idle_time=min_idle_ms, count=count)
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            await self.ensure_group(stream, group)
+            return []
+        return _entries([(stream.encode(), reply[1])], group, consumer)
+
+    async def commit(self, units: Sequence[Unit]) -> list[Status]:
+        statuses: dict[int, Status] = {}
+        by_slot: dict[str, list[int]] = {}
+        for number, unit in enumerate(units):
+            by_slot.setdefault(_slot(unit), []).append(number)
+        for slot, numbers in by_slot.items():
+            replies = await self._call([_wire(units[number], slot) for number in numbers])
+            statuses.update(zip(numbers, replies, strict=True))
+            await self._ack_elsewhere([units[number] for number in numbers], replies, slot)
+        return [statuses[number] for number in range(len(units))]
+
+    async def _call(self, units: list[Any]) -> list[Status]:
+        keys = sorted({key for unit in units for key in _keys(unit)})
+        payload = msgpack.packb(units, use_bin_type=False)  # the server's Lua knows no bin type
+        try:
+            reply = await _reach(self._redis.fcall(_NAME, len(keys), *keys, payload))
+        except ResponseError as error:
+            if "Function not found" not in str(error):
+                raise
+            await self._load()
+            reply = await _reach(self._redis.fcall(_NAME, len(keys), *keys, payload))
+        # A missing group means the server lost its data: the entries are gone with it.
+        return [Status.LOST if status == b"NOGROUP" else Status(status.decode()) for status in reply]
+
+    async def _load(self) -> None:
+        try:
+            await _reach(self._redis.function_load(_LIBRARY))
+        except ResponseError as error:
+            if "already exists" not in str(error):
+                raise
+
+    async def _ack_elsewhere(self, units: Sequence[Unit], statuses: Sequence[Status], slot: str) -> None:
+        acks: dict[tuple[str, str], list[str]] = {}
+        for unit, status in zip(units, statuses, strict=True):
+            if status is Status.OK or (status is Status.DUP and unit.alone):
+                for entry in unit.inputs:
+                    if _tag(entry.stream) != slot:
+                        acks.setdefault((entry.stream, entry.group), []).append(entry.entry_id)
+        for (stream, group), ids in acks.items():
+            await _reach(self._redis.xack(stream, group, *ids))
+
+    async def state(self, key: str) -> State:
+        fields: dict[bytes, bytes] = await _reach(self._redis.hgetall(key))
+        if not fields:
+            return State(0, None, {})
+        version, data = int(fields.pop(b"v")), fields.pop(b"s", None)
+        return State(version, data, {name.decode(): value.decode() for name, value in fields.items()})
+
+    async def counters(self, key: str) -> dict[str, int]:
+        return {name.decode(): int(value) for name, value in (await _reach(self._redis.hgetall(key))).items()}
+
+    async def vectors(self, requests: Sequence[tuple[str, int, int]]) -> list[list[bytes]]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for key, highest, count in requests:
+            pipeline.execute_command("ZRANGE", key, highest, "-inf", "BYSCORE", "REV", "LIMIT", 0, count)
+        return [list(reversed(members)) for members in await _reach(pipeline.execute())]
+
+    async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int) -> list[Entry]:
+        reply = await _reach(self._redis.xread(dict(positions), count=count, block=block_ms))
+        return _entries(reply, "", "")
+
+    async def last_id(self, stream: str) -> str:
+        newest = await self.newest(stream, 1)
+        return newest[0].entry_id if newest else "0-0"
+
+    async def newest(self, stream: str, count: int) -> list[Entry]:
+        return _entries([(stream.encode(), await _reach(self._redis.xrevrange(stream, count=count)))], "", "")
+
+    async def append(self, stream: str, data: bytes) -> str:
+        entry_id: bytes = await _reach(self._redis.xadd(stream, {"e": data}, maxlen=10_000, approximate=True))
+        return entry_id.decode()
+
+    async def stream_infos(self, streams: Sequence[str]) -> dict[str, StreamInfo]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for stream in streams:
+            pipeline.xinfo_stream(stream)
+            pipeline.xinfo_groups(stream)
+        replies = await _reach(pipeline.execute(raise_on_error=False))
+        return {
+            stream: _stream_info(replies[2 * number], replies[2 * number + 1]) for number, stream in enumerate(streams)
+        }
+
+    async def trim(self, stream: str, groups: Sequence[str], keep: int) -> int | None:
+        info = (await self.stream_infos([stream]))[stream]
+        if any(group not in info.groups for group in groups):
+            return None
+        needed = []
+        for group in groups:
+            oldest = await _reach(self._redis.xpending(stream, group))
+            needed.append(_text(oldest["min"]) if oldest["pending"] else info.groups[group].last_delivered_id)
+        newest = await _reach(self._redis.xrevrange(stream, count=keep))
+        needed.append(_text(newest[-1][0]) if newest else "0-0")
+        return int(await _reach(self._redis.xtrim(stream, minid=min(needed, key=_id_order), approximate=False)))
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+async def _reach(call: Awaitable[Any]) -> Any:
+    try:
+        return await call
+    except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, OSError) as error:
+        raise BusUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _stream_info(info: Any, groups: Any) -> StreamInfo:
+    for reply in (info, groups):
+        if isinstance(reply, ResponseError) and "no such key" in str(reply):
+            return StreamInfo("0-0", 0)
+        if isinstance(reply, Exception):
+            raise reply
+    return StreamInfo(
+        _text(info["last-generated-id"]),
+        int(info["length"]),
+        {
+            _text(row["name"]): GroupInfo(
+                _text(row["name"]), int(row["pending"]), row.get("lag"), _text(row["last-delivered-id"])
+            )
+            for row in groups
+        },
+    )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _id_order(entry_id: str) -> tuple[int, int]:
+    high, _, low = entry_id.partition("-")
+    return int(high), int(low)
+
+
+def _tag(key: str) -> str:
+    match = re.match(r"\{[^}]*\}", key)
+    return match.group() if match else key
+
+
+def _slot(unit: Unit) -> str:
+    """Tag of what the unit writes; of its inputs when it only acknowledges."""
+    touched = unit.touched() or [entry.stream for entry in unit.inputs]
+    tags = {_tag(key) for key in touched}
+    if len(tags) != 1:
+        raise ValueError(f"a unit writes to one slot, not to {sorted(tags)}")
+    return tags.pop()
+
+
+def _wire(unit: Unit, slot: str) -> list[Any]:
+    """The unit as functions.lua reads it; inputs of other slots are acknowledged afterwards."""
+    inputs: dict[tuple[str, str, str], list[str]] = {}
+    for entry in unit.inputs:
+        if _tag(entry.stream) == slot:
+            inputs.setdefault((entry.stream, entry.group, entry.consumer), []).append(entry.entry_id)
+    if sum(map(len, inputs.values())) > _MAX_INPUTS:
+        raise ValueError(f"a unit takes at most {_MAX_INPUTS} inputs")
+    return [
+        [[*key, sorted(ids, key=_id_order)] for key, ids in inputs.items()],
+        [[state.key, state.read_version, _fields(state.data, state.fields)] for state in unit.states],
+        [[mark.key, f"{mark.service}|{mark.symbol}", mark.position] for mark in unit.watermarks],
+        [list(write) for write in unit.writes],
+        [list(output) for output in unit.outputs],
+        unit.alone,
+    ]
+
+
+def _fields(data: bytes, extra: Mapping[str, str | int]) -> list[str | bytes]:
+    flat: list[str | bytes] = ["s", data]
+    for name, value in extra.items():
+        flat += [name, str(value)]
+    return flat
+
+
+def _keys(unit: list[Any]) -> list[str]:
+    inputs, states, marks, writes, outputs, _ = unit
+    return [row[0] for row in (*inputs, *states, *marks, *outputs)] + [row[1] for row in writes]
+
+
+def _entries(reply: Any, group: str, consumer: str) -> list[Entry]:
+    rows = reply.items() if isinstance(reply, dict) else reply or []
+    return [
+        Entry(_text(stream), _text(entry_id), fields.get(b"e", b""), group, consumer)
+        for stream, entries in rows
+        for entry_id, fields in entries
+        if fields is not None  # trimmed while pending
+    ]

@@ -1,0 +1,10 @@
+"""The service kit: one process, one task group, honest health, a clean stop."""
+
+from quantum_common.service.clock import MarketClock
+from quantum_common.service.control import Control
+from quantum_common.service.http import require_token
+from quantum_common.service.process import Service, build_app, run
+from quantum_common.service.settings import FleetSettings
+from quantum_common.service.stop import Stop
+
+__all__ = ["Control", "FleetSettings", "MarketClock", "Service", "Stop", "build_app", "require_token", "run"]

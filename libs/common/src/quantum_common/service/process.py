@@ -1,0 +1,178 @@
+"""Running a service: the HTTP server and the loops in one task group, signals owned by the kit.
+
+A crashed loop ends the process with exit code 1: health must not say 200 while nothing works. SIGTERM and SIGINT
+stop the reading, let the batch in hand finish and commit, and exit 0 within `DRAIN_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+import uvloop
+from fastapi import APIRouter, FastAPI
+
+from quantum_common import QuantumError, __version__
+from quantum_common.service import logs
+from quantum_common.service.http import kit_router
+from quantum_common.service.settings import FleetSettings, check_names
+from quantum_common.service.stop import Stop
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 5.0
+STUCK_AFTER_S = 15.0
+
+Loop = Callable[[Stop, Callable[[], None]], Awaitable[None]]
+"""A loop gets the wish to stop and a `beat` to call at every turn (at least every few seconds)."""
+
+
+class Progress:
+    """When each loop last turned."""
+
+    def __init__(self, stuck_after_s: float = STUCK_AFTER_S) -> None:
+        self._stuck_after_s = stuck_after_s
+        self._last: dict[str, float] = {}
+
+    def beat(self, loop: str) -> None:
+        self._last[loop] = time.monotonic()
+
+    def stuck(self) -> list[str]:
+        """Names of loops that have not turned for `stuck_after_s`."""
+        now = time.monotonic()
+        return [name for name, last in self._last.items() if now - last > self._stuck_after_s]
+
+
+def _always_ready() -> list[str]:
+    return []
+
+
+def _no_info() -> dict[str, Any]:
+    return {}
+
+
+@dataclass
+class Service:
+    """What `build(settings)` returns: nothing in it is connected or running yet."""
+
+    settings: FleetSettings
+    loops: Mapping[str, Loop]
+    routers: Sequence[APIRouter] = ()
+    not_ready: Callable[[], list[str]] = _always_ready
+    """Reasons why no useful work is possible; empty = ready."""
+    info: Callable[[], dict[str, Any]] = _no_info
+    """Extra fields of /info."""
+    closing: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Awaited after the loops ended, in order."""
+    progress: Progress = field(default_factory=Progress)
+
+
+def build_app(service: Service) -> FastAPI:
+    """The HTTP surface alone: kit routes and the service's own. Tests drive it without a process."""
+    app = FastAPI(title=service.settings.service, version=__version__)
+    for router in (kit_router(service), *service.routers):
+        app.include_router(router)
+    return app
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # the kit owns the signals: uvicorn would exit without draining the loops
+
+
+def run(service: Service) -> None:
+    """Run until a signal or a crash; ends the process with exit code 0 or 1."""
+    logs.configure(service.settings)
+    failed = False
+    try:
+        check_names()
+        uvloop.run(serve(service))
+    except* QuantumError as group:
+        failed = True
+        for error in _leaves(group):
+            log.error("%s stopped: %s", service.settings.service, error)
+    if failed:
+        sys.exit(1)
+
+
+async def serve(service: Service, stop: Stop | None = None) -> None:
+    """The body of `run`, for tests that bring their own event loop and stop."""
+    settings = service.settings
+    stop = stop or Stop()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.request)
+    server = _Server(
+        uvicorn.Config(build_app(service), log_config=None, access_log=False, lifespan="off", timeout_keep_alive=60)
+    )
+    listener = _listen(settings.host, settings.listen_port)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            web = tasks.create_task(server.serve([listener]), name="http")
+            turning = [
+                tasks.create_task(_turn(name, body, service.progress, stop), name=name)
+                for name, body in service.loops.items()
+            ]
+            log.info("%s %s listening on %s:%d", settings.service, __version__, *listener.getsockname()[:2])
+            await stop.wait()
+            await _drain(turning)
+            server.should_exit = True
+            await web
+    finally:
+        listener.close()
+        for close in service.closing:
+            await close()
+
+
+async def _turn(name: str, body: Loop, progress: Progress, stop: Stop) -> None:
+    progress.beat(name)
+    await body(stop, lambda: progress.beat(name))
+    if not stop.requested:
+        raise LoopEnded(f"loop {name} ended by itself")
+
+
+class LoopEnded(QuantumError):
+    """A loop returned although nobody asked the service to stop."""
+
+
+async def _drain(tasks: Sequence[asyncio.Task[None]]) -> None:
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=DRAIN_S - 1)
+    for task in late:
+        log.error("loop %s did not drain in time", task.get_name())
+        task.cancel()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before anything starts, so that a taken port is a clear message and not a crash half-way."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PortTaken(f"port {port} on {host}: {error.strerror}; stop what uses it or set QT_PORT_OFFSET") from error
+    listener.listen(128)
+    return listener
+
+
+class PortTaken(QuantumError):
+    """The service's port is in use."""
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

@@ -1,0 +1,96 @@
+"""Settings every service has. A service subclasses `FleetSettings` and adds its own fields.
+
+Read once at start from the environment: `QT_` prefix, names upper-case. A `QT_` name that no service of the fleet
+declares stops start-up (F13: a mistyped limit must not be ignored).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from quantum_common import QuantumError
+from quantum_common.contracts.envelope import Producer
+from quantum_common.contracts.streams import Keys
+from quantum_common.domain.timeframe import TIMEFRAME_MS
+from quantum_common.service.names import FLEET_NAMES
+
+
+class UnknownSetting(QuantumError):
+    """A QT_ variable that no service declares."""
+
+
+class FleetSettings(BaseSettings):
+    """Settings shared by all services. Secrets are `SecretStr`; `/info` and logs show them redacted."""
+
+    model_config = SettingsConfigDict(env_prefix="QT_", frozen=True, extra="ignore", secrets_dir=None)
+
+    service: ClassVar[str] = ""
+    """Name of the service: group name on the bus, `producer.service` of its events."""
+    default_port: ClassVar[int] = 0
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 = the service's documented port plus `port_offset`."""
+    port_offset: int = 0
+    instance: str = "1"
+    """Stable name of this replica: its consumer name in the groups."""
+    account: str = "paper"
+    partitions: int = Field(1, ge=1, le=99)
+    symbols: Annotated[tuple[str, ...], NoDecode] = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "ADAUSDT")
+    timeframe: str = "1h"
+    clock: Literal["live", "replay"] = "live"
+    """replay: market time comes from the control stream, and nothing has a deadline."""
+    state_dir: Path = Path("state")
+    models_dir: Path = Path("state/models")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+    log_dir: Path | None = None
+    """When set, log lines also go to `<log_dir>/<service>.log`."""
+    api_token: SecretStr | None = None
+    """Bearer token of mutations; without one they are refused."""
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return (
+            tuple(part.strip().upper() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("timeframe")
+    @classmethod
+    def _known_timeframe(cls, value: str) -> str:
+        if value not in TIMEFRAME_MS:
+            raise ValueError(f"use one of {', '.join(TIMEFRAME_MS)}")
+        return value
+
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys(self.partitions, self.account)
+
+    @property
+    def listen_port(self) -> int:
+        return self.port or self.default_port + self.port_offset
+
+    @property
+    def producer(self) -> Producer:
+        from quantum_common import __version__
+
+        return Producer(self.service, self.instance, __version__)
+
+
+def check_names(environment: Iterable[str] | None = None) -> None:
+    """Raise UnknownSetting for a QT_ name that no service declares."""
+    names = os.environ if environment is None else environment
+    unknown = sorted(name for name in names if name.startswith("QT_") and name not in FLEET_NAMES)
+    if unknown:
+        raise UnknownSetting(f"unknown setting {', '.join(unknown)}: see docs/reference/settings.md for the names")

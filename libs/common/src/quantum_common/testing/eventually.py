@@ -1,0 +1,21 @@
+"""Waiting for something to become true, instead of sleeping."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def eventually(check: Callable[[], T | Awaitable[T]], *, within_s: float = 5.0) -> T:
+    """Return the first truthy result of `check`; AssertionError after `within_s`."""
+    deadline = asyncio.get_running_loop().time() + within_s
+    while True:
+        result = check()
+        value: T = await result if inspect.isawaitable(result) else result
+        if value:
+            return value
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"not true within {within_s} s: last value {value!r}")
+        await asyncio.sleep(0.01)

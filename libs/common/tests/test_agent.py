@@ -1,0 +1,190 @@
+"""An agent votes or says why not; it never covers an error with HOLD."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from quantum_common.agent.app import Agent
+from quantum_common.agent.core import RAW_HASH, vote
+from quantum_common.agent.spec import ModelSpec
+from quantum_common.bus import Bus, Consumer, Unit
+from quantum_common.contracts import (
+    FEATURES,
+    PREDICTIONS,
+    Candle,
+    FeaturesComputed,
+    PredictionAbstained,
+    PredictionMade,
+    Producer,
+    decode,
+    encode,
+    envelope,
+)
+from quantum_common.domain import Action
+from quantum_common.features import SEQUENCE_BARS, pack_vector
+from quantum_common.models.serving import Graph, LoadedModel
+from quantum_common.models.slot import ModelSlot
+from quantum_common.service import FleetSettings
+
+ROW = ModelSpec("xgb", "row", "relative")
+WINDOW = ModelSpec("nhits", "window", "relative")
+HOUR_MS = 3_600_000
+RNG = np.random.default_rng(3)
+
+
+class Settings(FleetSettings):
+    service: ClassVar[str] = "xgb-agent"
+
+
+class Manifest:
+    version, quality = "v7", "unproven"
+
+
+def softmax_graph(shape: tuple[int, ...], bias: Sequence[float] = (0.0, 0.0, 0.0)) -> Graph:
+    """Softmax of a fixed projection of the flattened input."""
+    size = int(np.prod(shape))
+    weights = RNG.normal(0, 0.05, (size, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["input"], ["flat"], axis=1),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", *shape])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.array(bias, np.float32), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return Graph(model.SerializeToString())
+
+
+def slot_with(model: Any, tmp_path: Path) -> ModelSlot:
+    slot = ModelSlot(tmp_path, "xgb", lambda version: model)
+    slot.model = model
+    return slot
+
+
+def feature_event(bar: int, symbol: str = "BTCUSDT", feature_hash: str = RAW_HASH) -> bytes:
+    values = tuple(float(value) for value in RNG.uniform(1, 2, 18))
+    payload = FeaturesComputed(Candle(1, 2, 0.5, 1.5, 10), values, 0.5, 0.1, feature_hash, 0, 1)
+    return encode(
+        envelope(
+            payload,
+            producer=Producer("feature-svc", "1", "0"),
+            produced_at_ms=0,
+            symbol=symbol,
+            timeframe="1h",
+            bar_ts_ms=bar * HOUR_MS,
+        )
+    )
+
+
+async def run_agent(bus: Bus, agent: Agent, settings: FleetSettings) -> list[Any]:
+    consumer = Consumer(bus, settings.keys.all_streams(FEATURES), settings.service, "1")
+    await consumer.start()
+    await consumer.handle(await consumer.read(50), agent.handle)
+    entries = await bus.newest(settings.keys.stream(PREDICTIONS, "BTCUSDT"), 100)
+    return [decode(entry.data) for entry in reversed(entries)]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> FleetSettings:
+    return Settings(models_dir=tmp_path)
+
+
+@pytest.fixture
+def features(settings: FleetSettings) -> str:
+    return settings.keys.stream(FEATURES, "BTCUSDT")
+
+
+async def test_a_batch_of_bars_gets_one_vote_each_and_is_acknowledged(
+    bus: Bus, settings: FleetSettings, features: str, tmp_path: Path
+) -> None:
+    model = LoadedModel(Manifest(), softmax_graph((18,)))  # type: ignore[arg-type]
+    for bar in range(3):
+        await bus.append(features, feature_event(bar))
+    events = await run_agent(bus, Agent(settings, ROW, bus, slot_with(model, tmp_path)), settings)
+    assert [event.bar_ts_ms for event in events] == [0, HOUR_MS, 2 * HOUR_MS]
+    for event in events:
+        assert isinstance(event.payload, PredictionMade)
+        assert sum(event.payload.probabilities) == pytest.approx(1)
+        assert event.payload.confidence == max(event.payload.probabilities)
+    assert (await bus.stream_infos([features]))[features].groups["xgb-agent"].pending == 0
+
+
+async def test_f14_the_same_bar_delivered_twice_is_voted_on_once(
+    bus: Bus, settings: FleetSettings, features: str, tmp_path: Path
+) -> None:
+    model = LoadedModel(Manifest(), softmax_graph((18,)))  # type: ignore[arg-type]
+    for _ in range(2):
+        await bus.append(features, feature_event(1))
+    assert len(await run_agent(bus, Agent(settings, ROW, bus, slot_with(model, tmp_path)), settings)) == 1
+
+
+async def test_f09_without_a_model_it_abstains_and_says_so(
+    bus: Bus, settings: FleetSettings, features: str, tmp_path: Path
+) -> None:
+    await bus.append(features, feature_event(1))
+    slot = ModelSlot(tmp_path, "xgb", lambda version: None)  # type: ignore[arg-type, return-value]
+    (event,) = await run_agent(bus, Agent(settings, ROW, bus, slot), settings)
+    assert isinstance(event.payload, PredictionAbstained)
+    assert event.payload.reason == "model_not_loaded"
+
+
+async def test_f09_a_failing_model_abstains_for_the_batch(
+    bus: Bus, settings: FleetSettings, features: str, tmp_path: Path
+) -> None:
+    model = LoadedModel(Manifest(), softmax_graph((5,)))  # type: ignore[arg-type]
+    await bus.append(features, feature_event(1))
+    (event,) = await run_agent(bus, Agent(settings, ROW, bus, slot_with(model, tmp_path)), settings)
+    assert event.payload.reason == "prediction_error"
+
+
+async def test_f07_features_made_by_other_code_are_not_predicted_on(
+    bus: Bus, settings: FleetSettings, features: str, tmp_path: Path
+) -> None:
+    model = LoadedModel(Manifest(), softmax_graph((18,)))  # type: ignore[arg-type]
+    await bus.append(features, feature_event(1, feature_hash="other"))
+    await bus.append(features, feature_event(2))
+    events = await run_agent(bus, Agent(settings, ROW, bus, slot_with(model, tmp_path)), settings)
+    assert [getattr(event.payload, "reason", "vote") for event in events] == ["feature_mismatch", "vote"]
+
+
+@pytest.mark.parametrize(("bars", "newest", "expected"), [(64, 100, "vote"), (63, 100, "short"), (64, 99, "late")])
+async def test_a_window_model_needs_the_64_bars_that_end_at_this_bar(
+    bus: Bus, settings: FleetSettings, features: str, tmp_path: Path, bars: int, newest: int, expected: str
+) -> None:
+    model = LoadedModel(Manifest(), softmax_graph((SEQUENCE_BARS, 19)))  # type: ignore[arg-type]
+    key = settings.keys.window("BTCUSDT", "1h")
+    writes = [
+        ("ZADD", key, bar * HOUR_MS, pack_vector(bar * HOUR_MS, 1.5, [0.01, *RNG.uniform(1, 2, 18)]))
+        for bar in range(newest - bars + 1, newest + 1)
+    ]
+    await bus.commit([Unit(writes=writes)])
+    await bus.append(features, feature_event(100))
+    (event,) = await run_agent(bus, Agent(settings, WINDOW, bus, slot_with(model, tmp_path)), settings)
+    if expected == "vote":
+        assert isinstance(event.payload, PredictionMade)
+    else:
+        assert event.payload.reason == "not_enough_history"
+
+
+@pytest.mark.parametrize("row", [[np.nan, 0.5, 0.5], [0.5, 0.5, 0.5], [-0.1, 0.6, 0.5]])
+def test_f09_an_impossible_row_abstains(row: list[float]) -> None:
+    made = vote(ROW, np.array(row), "v", 0.1)
+    assert isinstance(made, PredictionAbstained)
+    assert made.reason == "invalid_output"
+
+
+def test_the_action_is_the_most_probable_class() -> None:
+    made = vote(ROW, np.array([0.2, 0.1, 0.7]), "v", 0.1)
+    assert isinstance(made, PredictionMade)
+    assert (made.action, made.confidence) == (Action.BUY, 0.7)

@@ -1,0 +1,174 @@
+"""A service as a process: it stops cleanly, ends when a loop crashes, and its health tells the truth."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import ClassVar
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends
+
+from quantum_common.service import FleetSettings, MarketClock, Service, Stop, build_app, require_token
+from quantum_common.service.http import redacted
+from quantum_common.service.process import Progress
+from quantum_common.testing import eventually, free_port
+
+PROGRAM = """
+import asyncio, sys
+from typing import ClassVar
+from quantum_common import QuantumError
+from quantum_common.service import FleetSettings, Service, run
+
+class Settings(FleetSettings):
+    service: ClassVar[str] = "probe"
+
+async def steady(stop, beat):
+    while not stop.requested:
+        beat()
+        await stop.wait(0.05)
+    print("drained", flush=True)
+
+async def crashing(stop, beat):
+    await asyncio.sleep(0.2)
+    raise {error}
+
+run(Service(Settings(), {{"loop": {loop}}}))
+"""
+
+
+class Settings(FleetSettings):
+    service: ClassVar[str] = "probe"
+
+
+def started(port: int, loop: str, error: str = "ValueError('boom')", **environment: str) -> subprocess.Popen[str]:
+    program = textwrap.dedent(PROGRAM).format(loop=loop, error=error)
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "QT_PORT": str(port), **environment},
+    )
+
+
+async def alive(port: int) -> bool:
+    try:
+        async with httpx.AsyncClient() as client:
+            return (await client.get(f"http://127.0.0.1:{port}/health/live")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_the_loops_and_exits_zero(number: signal.Signals) -> None:
+    port = free_port()
+    process = started(port, "steady")
+    await eventually(lambda: alive(port), within_s=15)
+    process.send_signal(number)
+    output, _ = await asyncio.to_thread(process.communicate, timeout=5)
+    assert process.returncode == 0
+    assert "drained" in output
+
+
+async def test_f23_a_crashed_loop_ends_the_process_with_code_one() -> None:
+    process = started(free_port(), "crashing")
+    output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+    assert process.returncode == 1
+    assert "boom" in output
+
+
+async def test_a_known_error_ends_the_process_with_one_line_and_no_traceback() -> None:
+    process = started(free_port(), "crashing", "QuantumError('the venue refuses the key')")
+    output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+    assert process.returncode == 1
+    assert "probe stopped: the venue refuses the key" in output
+    assert "Traceback" not in output
+
+
+async def test_a_taken_port_is_named() -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    process = started(port, "steady")
+    output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+    server.close()
+    assert process.returncode == 1
+    assert f"port {port} on 127.0.0.1" in output
+
+
+async def test_f13_an_unknown_setting_stops_start_up() -> None:
+    process = started(free_port(), "steady", QT_MAX_EXPOSURE_PTC="0.5")
+    output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+    assert process.returncode == 1
+    assert "QT_MAX_EXPOSURE_PTC" in output
+
+
+def client(service: Service) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(build_app(service)), base_url="http://probe")
+
+
+async def test_f23_health_is_503_and_names_the_loop_that_does_not_turn() -> None:
+    turning, stuck = Service(Settings(), {}), Service(Settings(), {}, progress=Progress(stuck_after_s=-1.0))
+    for service in (turning, stuck):
+        service.progress.beat("consume")
+    async with client(turning) as http:
+        assert (await http.get("/health/live")).status_code == 200
+    async with client(stuck) as http:
+        reply = await http.get("/health/live")
+    assert (reply.status_code, reply.json()["stuck_loops"]) == (503, ["consume"])
+
+
+async def test_readiness_lists_what_is_missing() -> None:
+    async with client(Service(Settings(), {}, not_ready=lambda: ["model_not_loaded"])) as http:
+        reply = await http.get("/health/ready")
+    assert (reply.status_code, reply.json()["reasons"]) == (503, ["model_not_loaded"])
+
+
+async def test_secrets_are_redacted_on_info() -> None:
+    settings = Settings(redis_url="redis://:hunter2@localhost", api_token="hunter2")
+    async with client(Service(settings, {})) as http:
+        reply = await http.get("/info")
+    assert reply.json()["service"] == "probe"
+    assert "hunter2" not in reply.text
+    assert redacted(settings)["api_token"] == "**********"
+
+
+@pytest.mark.parametrize(
+    ("token", "header", "status"),
+    [(None, "Bearer x", 403), ("right", None, 401), ("right", "Bearer wrong", 401), ("right", "Bearer right", 200)],
+)
+async def test_mutations_need_the_token(token: str | None, header: str | None, status: int) -> None:
+    settings = Settings(api_token=token)
+    router = APIRouter()
+
+    @router.post("/act", dependencies=[Depends(require_token(settings))])
+    async def act() -> dict[str, bool]:
+        return {"done": True}
+
+    async with client(Service(settings, {}, routers=[router])) as http:
+        reply = await http.post("/act", headers={"authorization": header} if header else {})
+    assert reply.status_code == status
+
+
+def test_replay_time_only_moves_forward() -> None:
+    clock = MarketClock("replay")
+    clock.advance(5)
+    clock.advance(3)
+    assert clock.now_ms() == 5
+
+
+async def test_stop_wakes_who_waits_for_it() -> None:
+    stop = Stop()
+    assert not await stop.wait(0.01)
+    stop.request()
+    assert await stop.wait(1.0)
+
+
+def test_symbols_come_from_a_comma_separated_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QT_SYMBOLS", "btcusdt, ETHUSDT")
+    monkeypatch.setenv("QT_STATE_DIR", str(tmp_path))
+    assert Settings().symbols == ("BTCUSDT", "ETHUSDT")

@@ -1,0 +1,86 @@
+"""What an agent's `train.py` gives to training: how its model is fitted, asked and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_common.agent.spec import ModelSpec
+from quantum_common.domain import AGENTS
+from quantum_research import ResearchError
+from quantum_research.calibration import Calibration
+from quantum_research.dataset import Dataset
+
+ENTRY_POINT_GROUP = "quantum.agents"
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to fit. Never a wall-clock budget: seed and threads are fixed, so a repetition gives the same model."""
+
+    max_trees: int = 500
+    patience_trees: int = 30
+    max_epochs: int = 25
+    patience_epochs: int = 4
+    folds: int = 5
+    seed: int = 42
+    threads: int = 1
+    """Measured: with two, a busy neighbour on a 2-core machine makes PatchTST six times slower; idle they gain 7 %."""
+
+
+class Fitted(Protocol):
+    """A trained model."""
+
+    def logits(self, data: Dataset) -> NDArray[np.float64]:
+        """Uncalibrated logits of SELL, HOLD, BUY at the label horizon, (rows, 3)."""
+
+    def export(self, calibration: Calibration) -> bytes:
+        """An ONNX graph from "input" to calibrated "probabilities" (n, 3), scaler included."""
+
+    def settings(self) -> dict[str, float]:
+        """What fitting decided (trees, epochs), for the manifest."""
+
+    def parameters(self) -> int:
+        """Numbers that fitting chose: weights, or nodes of trees."""
+
+
+class Trainer(Protocol):
+    """How one agent's model is fitted."""
+
+    @property
+    def model(self) -> ModelSpec: ...
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions whose versions belong into the manifest."""
+
+    def fit(self, data: Dataset, validation: Dataset, effort: Effort) -> Fitted:
+        """Fit on `data`, stop early on `validation` (purged, later in time); nothing else may be learned from it."""
+
+
+def installed_trainers() -> dict[str, Trainer]:
+    """The trainers of the installed agents (entry points `quantum.agents`), in the order of AGENTS.
+
+    Raises ResearchError when an agent of the fleet is not installed with its extra `train`.
+    """
+    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if missing := [agent for agent in AGENTS if agent not in found]:
+        raise ResearchError(f"agents not installed: {', '.join(missing)}; install them with their extra 'train'")
+    return {agent: found[agent].load() for agent in AGENTS}
+
+
+def model_input(spec: ModelSpec, data: Dataset) -> NDArray[np.float32]:
+    """The array that the served model takes for these rows."""
+    return data.rows(spec.view) if spec.input_kind == "row" else data.windows(spec.view)
+
+
+def check_trainers(trainers: Mapping[str, Trainer]) -> None:
+    """Raises ResearchError when a trainer's model is another agent's."""
+    for agent, trainer in trainers.items():
+        if trainer.model.agent != agent:
+            raise ResearchError(f"the trainer registered as {agent} makes models of {trainer.model.agent}")

@@ -1,0 +1,66 @@
+"""Builders for tests of training, and the behaviour that every agent's trainer must show."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quantum_common.candles import Candles
+from quantum_common.features import WARMUP_BARS
+from quantum_common.models.serving import Graph
+from quantum_research.calibration import Calibration
+from quantum_research.dataset import Dataset, build_dataset
+from quantum_research.export import PARITY_TOLERANCE, verify_export
+from quantum_research.forecaster import Effort, Trainer, model_input
+from quantum_research.splits import hold_out_tail
+
+START_MS = 1_600_000_000_000 - 1_600_000_000_000 % 3_600_000
+HOUR_MS = 3_600_000
+TINY = Effort(max_trees=12, patience_trees=4, max_epochs=1, patience_epochs=1, folds=2)
+
+
+def synthetic_candles(bars: int, seed: int, *, bar_ms: int = HOUR_MS) -> Candles:
+    """A random walk whose volatility comes in waves, so that labels can be learned a little."""
+    generator = np.random.default_rng(seed)
+    wave = 0.006 * (1.4 + np.sin(np.arange(bars) / 60.0 + seed))
+    close = 100.0 * np.exp(np.cumsum(generator.normal(size=bars) * wave))
+    open_ = np.concatenate(([close[0]], close[:-1]))
+    reach = np.abs(generator.normal(size=bars)) * wave * close
+    return Candles(
+        ts=START_MS + bar_ms * np.arange(bars, dtype=np.int64),
+        open=open_,
+        high=np.maximum(open_, close) + reach,
+        low=np.minimum(open_, close) - reach * 0.5,
+        close=close,
+        volume=np.exp(generator.normal(size=bars)),
+    )
+
+
+def synthetic_dataset(rows_per_symbol: int = 400, symbols: int = 2) -> Dataset:
+    bars = WARMUP_BARS + 63 + rows_per_symbol + 5
+    candles = {f"S{seed}USDT": synthetic_candles(bars, seed) for seed in range(symbols)}
+    return build_dataset(candles, "1h", horizon_bars=5, threshold=0.015)
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Fit, export and serve a tiny model: same probabilities at every batch size, same model when repeated."""
+    data = synthetic_dataset()
+    split = hold_out_tail(np.arange(len(data)), data.ts_ms, data.label_end_ms, share=0.25, embargo_ms=0)
+    fitted = trainer.fit(data.take(split.past), data.take(split.future), TINY)
+    logits = fitted.logits(data)
+    assert logits.shape == (len(data), 3)
+    assert np.isfinite(logits).all()
+    assert fitted.parameters() > 0
+
+    calibration = Calibration(1.3, (-0.2, 0.3, -0.1))
+    onnx_bytes = fitted.export(calibration)
+    inputs = model_input(trainer.model, data)
+    difference, served = verify_export(onnx_bytes, inputs, calibration.probabilities(logits), trainer.model.agent)
+    assert difference <= PARITY_TOLERANCE
+    graph = Graph(onnx_bytes)
+    for rows in (1, 7, 64):
+        assert np.abs(graph.run(inputs[:rows]) - served[:rows]).max() <= PARITY_TOLERANCE
+    assert b"/site-packages/" not in onnx_bytes
+    assert b".py" not in onnx_bytes
+
+    again = trainer.fit(data.take(split.past), data.take(split.future), TINY)
+    assert again.export(calibration) == onnx_bytes

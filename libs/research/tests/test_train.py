@@ -1,0 +1,180 @@
+"""The whole of training on synthetic candles, with the four real agents."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+import lgbm_agent.train
+import nhits_agent.train
+import patchtst_agent.train
+import xgb_agent.train
+from meta_svc.inputs import FEATURE_NAMES_V2
+from quantum_common.candles import CandleFileError, write_candles
+from quantum_common.domain import AGENTS
+from quantum_common.features import feature_hash
+from quantum_common.models import ModelRefused, current_version, read_manifest
+from quantum_common.models.serving import load
+from quantum_common.models.store import read_artifact
+from quantum_research import ResearchError
+from quantum_research.artifacts import Candidate, publish_all, quality
+from quantum_research.forecaster import check_trainers
+from quantum_research.networks import fit_network
+from quantum_research.testing import TINY, synthetic_candles, synthetic_dataset
+from quantum_research.train import TrainReport, TrainRequest, train
+
+TRAINERS = {
+    "xgb": xgb_agent.train.TRAINER,
+    "lgbm": lgbm_agent.train.TRAINER,
+    "nhits": nhits_agent.train.TRAINER,
+    "patchtst": patchtst_agent.train.TRAINER,
+}
+BARS = 2400
+SYMBOLS = ("AAAUSDT", "BBBUSDT")
+META_LOAD = {"expected_feature_hash": None, "expected_names": FEATURE_NAMES_V2, "expected_kind": "meta"}
+
+
+class Run:
+    """One training run in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.stages: list[tuple[str, float]] = []
+        for seed, symbol in enumerate(SYMBOLS):
+            write_candles(folder, "binance", symbol, "1h", synthetic_candles(BARS, seed))
+        self.to_ms = int(synthetic_candles(BARS, 0).ts[-50])
+        self.request = TrainRequest(
+            data_dir=folder,
+            venue="binance",
+            symbols=SYMBOLS,
+            timeframe="1h",
+            models_dir=folder / "models",
+            report_dir=folder / "report",
+            to_ms=self.to_ms,
+            quick=True,
+        )
+        self.report: TrainReport = self.again(self.request)
+
+    def again(self, request: TrainRequest) -> TrainReport:
+        return train(request, lambda stage, share: self.stages.append((stage, share)), TRAINERS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    yield Run(tmp_path_factory.mktemp("train"))
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_f07_every_agent_can_be_loaded_by_serving_code_and_only_with_its_feature_hash(run: Run, agent: str) -> None:
+    model = load(run.request.models_dir, agent, expected_view="relative", expected_timeframe="1h")
+    assert model.manifest.version == run.report.models[agent].version
+    assert model.manifest.metrics["log_loss_prior"] > 0.0
+    with pytest.raises(ModelRefused, match="feature_hash"):
+        load(run.request.models_dir, agent, expected_feature_hash=lambda view: feature_hash(view, warmup_bars=999))
+
+
+def test_the_meta_artifact_carries_the_linear_form_it_serves(run: Run) -> None:
+    model = load(run.request.models_dir, "meta", **META_LOAD)
+    linear = model.manifest.linear
+    assert linear is not None
+    inputs = np.array(model.manifest.golden.inputs)
+    logits = (inputs - linear.mean) / linear.scale @ np.array(linear.coefficients).T + linear.intercept
+    calibrated = logits / linear.temperature + linear.class_bias
+    probabilities = np.exp(calibrated) / np.exp(calibrated).sum(axis=1, keepdims=True)
+    assert probabilities == pytest.approx(np.array(model.manifest.golden.probabilities), abs=1e-5)
+
+
+def test_no_label_reaches_beyond_the_end_of_the_range(run: Run) -> None:
+    assert run.report.labels_to_ms == run.to_ms
+    for agent in (*AGENTS, "meta"):
+        manifest = read_manifest(run.request.models_dir, agent)
+        assert manifest.labels_to_ms <= run.to_ms
+        assert manifest.data_from_ms < manifest.labels_to_ms
+
+
+def test_training_again_gives_the_same_bytes_and_versions(run: Run) -> None:
+    other = replace(run.request, models_dir=run.request.models_dir.with_name("models-again"), report_dir=None)
+    again = run.again(other)
+    for agent in (*AGENTS, "meta"):
+        first = read_artifact(run.request.models_dir, agent)
+        second = read_artifact(other.models_dir, agent)
+        assert first[1] == second[1], agent
+        assert first[0] == second[0], agent
+    assert {a: m.version for a, m in again.models.items()} == {a: m.version for a, m in run.report.models.items()}
+
+
+def test_progress_rises_from_nothing_to_done(run: Run) -> None:
+    first = run.stages[: 1 + run.stages.index(("done", 1.0))]
+    shares = [share for _, share in first]
+    assert shares[0] == 0.0
+    assert shares == sorted(shares)
+    assert {f"final {agent}" for agent in AGENTS} <= {stage for stage, _ in first}
+
+
+def test_the_report_is_json_with_baselines(run: Run) -> None:
+    assert run.request.report_dir is not None
+    report = json.loads((run.request.report_dir / "train.json").read_text())
+    assert report == json.loads(json.dumps(run.report.as_json()))
+    for agent in (*AGENTS, "meta"):
+        metrics = report["models"][agent]["metrics"]
+        assert {"accuracy_majority", "log_loss_prior", "balanced_accuracy", "brier", "calibration_error"} <= set(
+            metrics
+        )
+        assert report["models"][agent]["parity"] <= 1e-5
+
+
+def test_f31_an_unproven_model_does_not_replace_a_proven_one_of_the_same_label(run: Run, tmp_path: Path) -> None:
+    manifest, onnx_bytes = read_artifact(run.request.models_dir, "xgb")
+
+    def candidate(version: str, **changes: object) -> Candidate:
+        return Candidate(msgspec.structs.replace(manifest, version=version, **changes), onnx_bytes, 0.0)
+
+    assert publish_all(tmp_path, [candidate("1", quality="unproven")]) == {"xgb": True}  # better than none
+    assert publish_all(tmp_path, [candidate("2", quality="proven")]) == {"xgb": True}
+    assert publish_all(tmp_path, [candidate("3", quality="unproven")]) == {"xgb": False}
+    assert current_version(tmp_path, "xgb") == "2"
+    assert publish_all(tmp_path, [candidate("4", quality="unproven", label_threshold=0.004)]) == {"xgb": True}
+
+
+def test_f31_one_refused_model_leaves_all_old_ones_serving(run: Run, tmp_path: Path) -> None:
+    xgb, xgb_bytes = read_artifact(run.request.models_dir, "xgb")
+    lgbm, lgbm_bytes = read_artifact(run.request.models_dir, "lgbm")
+    for manifest, onnx_bytes in ((xgb, xgb_bytes), (lgbm, lgbm_bytes)):
+        publish_all(tmp_path, [Candidate(msgspec.structs.replace(manifest, version="old"), onnx_bytes, 0.0)])
+    good = Candidate(msgspec.structs.replace(xgb, version="new"), xgb_bytes, 0.0)
+    swapped = Candidate(msgspec.structs.replace(lgbm, version="new"), xgb_bytes, 0.0)
+    with pytest.raises(ModelRefused, match="golden"):
+        publish_all(tmp_path, [good, swapped])
+    assert (current_version(tmp_path, "xgb"), current_version(tmp_path, "lgbm")) == ("old", "old")
+
+
+def test_f08_a_collapsed_or_worthless_model_is_never_called_proven() -> None:
+    good = {
+        "accuracy": 0.8,
+        "accuracy_majority": 0.8,
+        "log_loss": 0.5,
+        "log_loss_prior": 0.6,
+        "log_loss_prior_hindsight": 0.55,
+        "p_hold_range": 0.2,
+    }
+    assert quality(good, default_label=True) == "proven"
+    for worse in ({"p_hold_range": 0.04}, {"log_loss": 0.56}, {"accuracy": 0.5}, {"log_loss": float("nan")}):
+        assert quality({**good, **worse}, default_label=True) == "unproven"
+    assert quality({**good, "accuracy": 0.5, "accuracy_majority": 0.5}, default_label=False) == "proven"
+
+
+def test_f30_the_scaler_comes_from_the_training_part_only() -> None:
+    data = synthetic_dataset(rows_per_symbol=120)
+    early, late = data.take(np.arange(120)), data.take(np.arange(150, 240))
+    fitted = fit_network(patchtst_agent.train.PatchTST, early, late, view="relative", effort=TINY)
+    assert fitted.model.mean.numpy()[1:] == pytest.approx(early.rows("relative").mean(axis=0), abs=1e-4)
+
+
+def test_a_missing_candle_file_and_a_misregistered_trainer_are_named(run: Run) -> None:
+    with pytest.raises(CandleFileError, match="NONEUSDT"):
+        run.again(replace(run.request, symbols=("NONEUSDT",)))
+    with pytest.raises(ResearchError, match="registered as xgb"):
+        check_trainers({"xgb": TRAINERS["lgbm"]})

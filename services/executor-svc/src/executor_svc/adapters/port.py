@@ -1,0 +1,46 @@
+"""What the executor asks of a venue. Errors: VenueUnreachable (nothing known) or VenueRefused (no effect)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from executor_svc.core.book import Market, Order
+from executor_svc.core.reports import OrderReport
+from executor_svc.core.venue_facts import AccountSnapshot, Funding, Quote, Trade
+
+
+class VenuePort(Protocol):
+    markets: Mapping[str, Market]
+    """By symbol, after `start`."""
+    skew_ms: int
+    """Our clock less the venue's, when last measured."""
+
+    async def start(self, symbols: Sequence[str]) -> None:
+        """Load filters, measure the skew, set one-way, isolated, leverage 1. Raises RefusesToTrade when the venue
+        then says otherwise (F20)."""
+
+    async def measure_skew(self) -> None:
+        """Ask the venue's clock again; later requests are stamped with its time."""
+
+    async def submit(self, order: Order) -> OrderReport: ...
+
+    async def cancel(self, order: Order) -> OrderReport | None:
+        """None: the venue does not know the order as a live one; ask."""
+
+    async def look_up(self, order: Order) -> OrderReport | None:
+        """By client order id; None = not found."""
+
+    async def quote(self, symbol: str) -> Quote: ...
+
+    async def trades(self, symbol: str, after_id: int) -> list[Trade]:
+        """All of the account's trades with a greater id, oldest first."""
+
+    async def newest_trade_id(self, symbol: str) -> int:
+        """0 when there is none."""
+
+    async def funding(self, symbol: str, since_ms: int) -> list[Funding]: ...
+
+    async def account(self) -> AccountSnapshot: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,80 @@
+"""The only submit point's invariants. Whatever made the order, it is not sent unless all of them hold."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from executor_svc.core.book import ZERO, Book, Market, Order, Position
+from executor_svc.core.sizing import on_grid
+from quantum_common.domain.signal import OrderSide, Role
+
+MAX_TRIGGER_DISTANCE = Decimal("0.5")
+"""Fraction of the entry price. A larger distance is a price taken for a fraction (F12)."""
+
+
+class SubmitContext(msgspec.Struct, frozen=True):
+    """What is known at the last step before the order."""
+
+    market_now_ms: int
+    trading_state: str
+    """ACTIVE, REDUCING, HALTED as the governer last wrote it; empty while it has not written one."""
+    account_trusted: bool
+    """Leverage, margin and position mode were read back and are what they should be; reconciled since the start."""
+
+
+def refusal(book: Book, order: Order, market: Market, context: SubmitContext) -> str:
+    """Reason code for which the order must not be sent; empty = send it."""
+    position = book.positions.get(order.symbol)
+    if position is None:
+        return "NO_POSITION"
+    if not on_grid(order.quantity, market.step_size) or order.quantity <= 0:
+        return "QUANTITY_GRID"
+    if order.role is Role.ENTRY:
+        return _entry(book, order, position, market, context)
+    return _reduction(book, order, position, market)
+
+
+def _entry(book: Book, order: Order, position: Position, market: Market, context: SubmitContext) -> str:
+    if order.reduce_only or order.order_type != "market" or order.side is not position.side:
+        return "INTENT_MISMATCH"
+    if position.quantity or position.entry_quantity or len(book.orders_of(order.symbol)) > 1:
+        return "POSITION_OPEN"
+    if context.market_now_ms > position.expires_at_ms:
+        return "EXPIRED"
+    if context.trading_state not in ("", "ACTIVE"):
+        return f"TRADING_{context.trading_state}"
+    if not context.account_trusted:
+        return "ACCOUNT_NOT_TRUSTED"
+    if book.drifts:
+        return "POSITION_DRIFTED"
+    if order.quantity < market.min_quantity:
+        return "MIN_QUANTITY"
+    return ""
+
+
+def _reduction(book: Book, order: Order, position: Position, market: Market) -> str:
+    if not order.reduce_only or order.side is not position.side.opposite:
+        return "INTENT_MISMATCH"
+    if not ZERO < order.quantity - order.filled <= position.quantity:
+        return "QUANTITY_EXCEEDS_POSITION"
+    if order.role is Role.STOP and len(book.orders_of(order.symbol, Role.STOP)) > 1:
+        return "SECOND_STOP"
+    if (order.trigger_price is None) == order.conditional:
+        return "TRIGGER_MISSING"
+    if order.trigger_price is not None:
+        return bad_trigger(position, order.role, order.trigger_price, market)
+    return ""
+
+
+def bad_trigger(position: Position, role: Role, price: Decimal, market: Market) -> str:
+    """Side and distance of a stop or target against the entry price (F12)."""
+    if price <= 0 or not on_grid(price, market.tick_size):
+        return "TRIGGER_GRID"
+    above = price > position.entry_price
+    if above != ((position.side is OrderSide.BUY) == (role is Role.TAKE_PROFIT)):
+        return "TRIGGER_SIDE"
+    if abs(price / position.entry_price - 1) > MAX_TRIGGER_DISTANCE:
+        return "TRIGGER_DISTANCE"
+    return ""

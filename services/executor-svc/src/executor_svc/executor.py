@@ -1,0 +1,223 @@
+"""The executor: one actor that takes approvals, closed bars and wake-ups one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from executor_svc import core
+from executor_svc.adapters.port import VenuePort
+from executor_svc.core.account import Cause
+from executor_svc.core.approvals import is_repeat
+from executor_svc.desk import Desk
+from executor_svc.errors import Superseded, VenueUnreachable
+from executor_svc.journal import Journal
+from executor_svc.settings import ExecutorSettings
+from quantum_common.bus import Bus, BusUnavailable, Entry
+from quantum_common.bus.consumer import Received
+from quantum_common.contracts import Envelope, FeaturesComputed, Look, PositionApproved
+from quantum_common.domain.signal import Intent
+from quantum_common.domain.timeframe import decision_ts_ms
+from quantum_common.service import MarketClock, Stop
+from quantum_common.service.clock import wall_ms
+
+log = logging.getLogger(__name__)
+
+Work = dict[tuple[str, str], Received]
+
+
+class Executor:
+    def __init__(self, settings: ExecutorSettings, bus: Bus, venue: VenuePort, clock: MarketClock) -> None:
+        self._settings, self._bus, self._venue, self._clock = settings, bus, venue, clock
+        self.journal = Journal(bus, settings.keys, settings.producer)
+        self.desk = Desk(self.journal, venue, clock, settings)
+        self._lock = asyncio.Lock()
+        self._held: Work = {}
+        self._started = False
+        self._trouble = "starting"
+        self._next_reconcile = 0.0
+
+    def not_ready(self) -> list[str]:
+        reasons = [self._trouble] if self._trouble else []
+        if abs(self._venue.skew_ms) > self._settings.max_skew_ms:
+            reasons.append(f"clock differs from the venue's by {self._venue.skew_ms} ms")
+        reasons += [f"position of {symbol} differs from the venue's" for symbol in self.journal.book.drifts]
+        return reasons
+
+    async def start(self, stop: Stop, beat: Callable[[], None]) -> None:
+        """Set the account up and reconcile, as often as it takes. Raises RefusesToTrade."""
+        delay_s = 0.1
+        while not stop.requested and not self._started:
+            beat()
+            try:
+                await self._start_once()
+            except (VenueUnreachable, BusUnavailable, Superseded) as error:
+                self._trouble = "venue or bus unreachable"
+                log.warning("start waits: %s", error)
+                await stop.wait(delay_s)
+                delay_s = min(2 * delay_s, 5.0)
+
+    async def _start_once(self) -> None:
+        async with self._lock:
+            await self.journal.load()
+            await self._venue.start(sorted({*self._settings.symbols, *self.journal.book.positions}))
+            await self._reconcile("start")
+            self.desk.account_trusted = self._started = True
+            self._trouble = ""
+
+    async def handle(self, batch: Sequence[Received]) -> None:
+        """Take a batch in. What cannot be done now (the venue does not answer) is held and tried again."""
+        for received in batch:
+            self._held[received.entry.stream, received.entry.entry_id] = received
+        await self._guarded(self._work_off)
+
+    async def look(self, look: Look) -> None:
+        """The conductor moved the venue's clock: take in what happened there."""
+        if look.subject == "clock" and self._started:
+            await self._guarded(self._look)
+
+    async def flatten(self) -> int:
+        """Close every position at market; returns how many there were."""
+        async with self._lock:
+            await self._loaded()
+            book = core.flatten(self.journal.book)
+            await self.journal.commit(book)
+            await self.desk.settle()
+            return len(book.positions)
+
+    async def watch(self, stop: Stop, beat: Callable[[], None]) -> None:
+        """Retry what is held or unsettled; live also look at the venue while exposed, and reconcile."""
+        replay = self._clock.is_replay
+        while not await stop.wait(0.2 if replay else self._settings.look_every_s):
+            beat()
+            if self._started:
+                try:
+                    await self._guarded(self._retry if replay else self._tend)
+                except BusUnavailable as error:
+                    log.warning("bus unavailable, retrying: %s", error)
+
+    async def _guarded(self, work: Callable[[], Any]) -> None:
+        async with self._lock:
+            try:
+                await self._loaded()
+                await work()
+                self._trouble = ""
+            except Superseded as error:
+                log.warning("%s", error)
+            except VenueUnreachable as error:
+                self._trouble = "venue unreachable"
+                log.warning("venue unreachable, retrying: %s", error)
+
+    async def _loaded(self) -> None:
+        if not self.journal.loaded:
+            await self.journal.load()
+
+    async def _look(self) -> None:
+        if self.journal.book.exposed:
+            await self.desk.look()
+
+    async def _retry(self) -> None:
+        if self.journal.book.unsettled:
+            await self.desk.settle()
+        await self._work_off()
+
+    async def _tend(self) -> None:
+        if time.monotonic() >= self._next_reconcile:
+            await self._venue.measure_skew()
+            await self._reconcile("reconcile")
+        elif self.journal.book.exposed:
+            await self.desk.look()
+        await self._work_off()
+
+    async def _reconcile(self, cause: Cause) -> None:
+        await self.desk.settle()
+        await self.desk.ask_all()
+        await self.desk.look()
+        self._next_reconcile = time.monotonic() + self._settings.reconcile_every_s
+        work = core.Unfolding(self.journal.book)
+        await self.desk.tell_account(work, cause)
+        await self.journal.commit(work.book, work.drafts)
+
+    async def _work_off(self) -> None:
+        bars: dict[tuple[int, str], list[Entry]] = {}
+        approvals: list[Received] = []
+        ignored: list[Entry] = []
+        for received in self._held.values():
+            match received.event.payload:
+                case FeaturesComputed():
+                    key = (received.event.bar_ts_ms, received.event.timeframe)
+                    bars.setdefault(key, []).append(received.entry)
+                case PositionApproved():
+                    approvals.append(received)
+                case _:
+                    ignored.append(received.entry)
+        if ignored:
+            await self._acknowledge(ignored)
+        for received in approvals:
+            await self._approval(received.entry, received.event)
+        for (bar_ts_ms, timeframe), entries in sorted(bars.items()):
+            await self._bar(bar_ts_ms, timeframe, entries)
+
+    async def _acknowledge(self, entries: Sequence[Entry]) -> None:
+        await self._commit(self.journal.book, (), entries)
+
+    async def _commit(self, book: core.Book, drafts: Sequence[core.Draft], entries: Sequence[Entry]) -> None:
+        try:
+            await self.journal.commit(book, drafts, entries)
+        except Superseded as error:
+            if error.lost:
+                self._forget(entries)
+            raise
+        self._forget(entries)
+
+    def _forget(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._held.pop((entry.stream, entry.entry_id), None)
+
+    async def _approval(self, entry: Entry, event: Envelope[PositionApproved]) -> None:
+        book = self.journal.book
+        if is_repeat(book, event):
+            return await self._acknowledge([entry])
+        if event.payload.intent is Intent.CLOSE:
+            book, drafts = core.approve_close(book, event)
+        else:
+            book, drafts = await self._entry(book, event)
+        await self._commit(book, drafts, [entry])
+        await self.desk.settle()
+
+    async def _entry(self, book: core.Book, event: Envelope[PositionApproved]) -> core.Outcome:
+        symbol, quote = event.symbol, core.Quote((), ())
+        if (market := self._venue.markets.get(symbol)) and symbol not in book.positions:
+            quote = await self._venue.quote(symbol)
+            if symbol not in book.last_trade_ids:
+                # Trades from before our first order on this symbol are none of ours.
+                newest = await self._venue.newest_trade_id(symbol)
+                book = msgspec.structs.replace(book, last_trade_ids={**book.last_trade_ids, symbol: newest})
+        state = await self._bus.state(self._settings.keys.account_state("governer-svc"))
+        self.desk.trading_state = state.fields.get("trading_state", "")
+        now_ms, rules = self._clock.now_ms(), self._settings.rules
+        return core.approve_open(book, event, market, quote, rules, market_now_ms=now_ms, wall_now_ms=wall_ms())
+
+    async def _bar(self, bar_ts_ms: int, timeframe: str, entries: Sequence[Entry]) -> None:
+        """Time stops to completion, then exactly one AccountUpdated(cause=bar): the governer waits for it."""
+        if bar_ts_ms <= self.journal.book.bar_ts_ms:
+            return await self._acknowledge(entries)
+        self._clock.advance(decision_ts_ms(bar_ts_ms, timeframe))
+        if self.journal.book.exposed:
+            await self.desk.look()
+            await self.journal.commit(core.start_bar(self.journal.book, bar_ts_ms, self._settings.rules))
+            if not await self.desk.settle() and self._clock.is_replay:
+                return None  # held: a replay waits as long as it takes
+        work = core.Unfolding(self.journal.book)
+        snapshot = work.book.snapshot
+        if snapshot is None or work.book.exposed or not self._clock.is_replay:
+            snapshot = await self.desk.account(work)
+        # else: in a replay nothing but our own orders, positions and their funding can change the account
+        now_ms, minima = self._clock.now_ms(), self.desk.minima
+        work.take(core.finish_bar(work.book, bar_ts_ms, snapshot, market_now_ms=now_ms, min_notional_usd=minima))
+        await self._commit(work.book, work.drafts, entries)

@@ -1,0 +1,177 @@
+"""Lost replies, kills and outages: every order reaches the venue once, and the ledger is that of the quiet run."""
+
+from decimal import Decimal
+
+import pytest
+
+from executor_svc.adapters.venue import CcxtVenue, make_exchange
+from executor_svc.errors import VenueUnreachable
+from quantum_common.contracts import OrderFilled, OrderRejected, OrderSubmitted, TradeClosed
+from quantum_common.domain.signal import Role
+
+HOUR_MS = 3_600_000
+BAR = 1_700_000_400_000 // HOUR_MS * HOUR_MS
+FLAT = (20000.0, 20020.0, 19980.0, 20000.0)
+UP = (20000.0, 20700.0, 19990.0, 20650.0)
+BARS = [FLAT, FLAT, UP, FLAT]
+QUICK = {"venue_receive_window_ms": 300}
+"""A short receive window, so that "not found" is believed soon."""
+
+
+async def play(line) -> None:
+    """An entry, a quiet bar, and a bar in which the target is reached."""
+    await line.step(BAR)
+    await line.approve(take_profit_distance_fraction=0.02)
+    await line.step(BAR + HOUR_MS)
+    await line.step(BAR + 2 * HOUR_MS)
+
+
+async def ledger(line) -> dict[str, object]:
+    status = await line.status()
+    fills = await line.events(OrderFilled)
+    return {
+        "fills": [(f.role, f.side, f.quantity, f.price, f.market_ts_ms, f.sequence) for f in fills],
+        "trades": [(t.pnl, t.exit_role, t.closed_ts_ms) for t in await line.events(TradeClosed)],
+        "wallet": status["wallet_balance"],
+        "open": (status["open_positions"], status["open_orders"], status["open_algo_orders"]),
+        "last_trade_id": status["last_trade_id"],
+    }
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("where", "method", "calls"),
+    [
+        ("bus", "commit", 9),
+        ("venue", "submit", 3),
+        ("venue", "trades", 3),
+        ("venue", "cancel", 1),
+        ("venue", "account", 3),
+    ],
+)
+async def test_f26_f28_a_kill_anywhere_leaves_the_ledger_of_the_undisturbed_run(
+    make_line, kill_switch, where, method, calls, after
+):
+    quiet = await make_line(BARS, **QUICK)
+    await quiet.start()
+    await play(quiet)
+    expected = await ledger(quiet)
+    assert [fill[0] for fill in expected["fills"]] == [Role.ENTRY, Role.TAKE_PROFIT]
+    for at in range(1, calls + 1):
+        line = await make_line(BARS, **QUICK)
+        venue, bus = CcxtVenue(make_exchange(line.settings)), line.bus
+        await line.start(venue=venue)
+        deadly = kill_switch(bus if where == "bus" else venue, method, at, after=after)
+        await line.start(venue=deadly if where == "venue" else venue, bus=deadly if where == "bus" else bus)
+        await play(line)
+        assert await ledger(line) == expected, at
+        ids = await line.event_ids()
+        assert len(ids) == len(set(ids))
+
+
+class Flaky:
+    """A venue whose next answers are lost: the request arrives (or does not), the caller sees a time-out."""
+
+    def __init__(self, inner, method: str, *, arrives: bool, times: int = 1) -> None:
+        self._inner, self._method, self._arrives, self.left = inner, method, arrives, times
+
+    def __getattr__(self, name: str):
+        found = getattr(self._inner, name)
+        if name != self._method:
+            return found
+
+        async def wrapped(*arguments):
+            if self.left <= 0:
+                return await found(*arguments)
+            self.left -= 1
+            if self._arrives:
+                await found(*arguments)
+            raise VenueUnreachable("RequestTimeout")
+
+        return wrapped
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_f27_a_lost_answer_to_an_order_is_resolved_by_asking_and_never_taken_for_a_rejection(make_line, arrives):
+    line = await make_line(BARS, **QUICK)
+    await line.start(venue=Flaky(CcxtVenue(make_exchange(line.settings)), "submit", arrives=arrives, times=3))
+    await line.step(BAR)
+    await line.approve()
+    assert not await line.events(OrderRejected)
+    assert [order.role for order in await line.events(OrderSubmitted)] == [Role.ENTRY, Role.STOP, Role.TAKE_PROFIT]
+    orders = await line.venue._exchange.fetch_orders("BTC/USDT:USDT")
+    assert len(orders) == 1
+    status = await line.status()
+    assert (status["open_positions"], status["open_algo_orders"]) == (1, 2)
+
+
+async def test_f26_an_order_found_at_the_venue_is_adopted_with_its_fill(make_line):
+    line = await make_line(BARS, **QUICK)
+    await line.start(venue=Flaky(CcxtVenue(make_exchange(line.settings)), "submit", arrives=True))
+    await line.step(BAR)
+    await line.approve()
+    fill = (await line.events(OrderFilled))[0]
+    assert fill.role is Role.ENTRY
+    assert fill.quantity * fill.price <= Decimal(1000)
+
+
+async def test_f32_an_entry_that_never_arrived_is_not_sent_again_after_its_expiry(make_line):
+    line = await make_line(BARS, **QUICK)
+    await line.start(venue=Flaky(CcxtVenue(make_exchange(line.settings)), "submit", arrives=False))
+    await line.step(BAR)
+    line.clock.advance(BAR + HOUR_MS)
+    approve = line.approve(expires_at_ms=BAR + HOUR_MS)
+    line.clock.advance(BAR + HOUR_MS)
+    real_look_up = line.venue._inner.look_up
+
+    async def look_up_later(order):
+        line.clock.advance(BAR + HOUR_MS + 1)
+        return await real_look_up(order)
+
+    line.venue._inner.look_up = look_up_later
+    await approve
+    assert (await line.events(OrderRejected))[0].reason == "EXPIRED"
+    assert (await line.status())["open_positions"] == 0
+
+
+async def test_an_outage_of_the_venue_holds_bars_and_approvals_until_it_answers_again(make_line):
+    line = await make_line(BARS, **QUICK)
+    venue = Flaky(CcxtVenue(make_exchange(line.settings)), "quote", arrives=False, times=4)
+    await line.start(venue=venue)
+    await line.step(BAR)
+    await line.approve()
+    assert venue.left == 0
+    assert (await line.status())["open_positions"] == 1
+    assert not line.executor._held
+
+
+async def test_f17_an_exit_the_venue_cannot_take_is_retried_until_the_position_is_gone(make_line):
+    line = await make_line([FLAT] * 8, **QUICK)
+    await line.start()
+    await line.step(BAR)
+    await line.approve()
+    venue = line.venue
+    line.executor._venue = line.executor.desk._venue = Flaky(venue, "submit", arrives=False, times=3)
+    await line.executor.flatten()
+    await line.settled()
+    assert (await line.status())["open_positions"] == 0
+    assert (await line.events(TradeClosed))[0].exit_reason == "flatten"
+
+
+async def test_a_position_whose_stop_the_venue_refuses_is_closed_at_market(make_line):
+    line = await make_line([FLAT] * 4, **QUICK)
+    await line.start()
+    exchange = line.venue._exchange
+    real = exchange.create_order
+
+    async def refuses_stops(symbol, kind, side, amount, price=None, params=None):
+        if "stopLossPrice" in (params or {}):
+            params = {**params, "stopLossPrice": "30000.0"}  # a sell stop above the market: -2021 at the venue
+        return await real(symbol, kind, side, amount, price, params or {})
+
+    exchange.create_order = refuses_stops
+    await line.step(BAR)
+    await line.approve()
+    assert (await line.status())["open_positions"] == 0
+    assert (await line.events(TradeClosed))[0].exit_reason == "unprotected"
+    assert (await line.status())["open_algo_orders"] == 0

@@ -1,0 +1,1 @@
+"""feature-svc: closed candles in, features out."""

@@ -1,0 +1,5 @@
+"""python -m feature_svc"""
+
+from feature_svc.app import main
+
+main()

@@ -1,0 +1,3 @@
+from governer_svc.app import main
+
+main()

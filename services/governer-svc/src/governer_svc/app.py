@@ -1,0 +1,243 @@
+"""The risk service on the bus: holds a bar's decisions, allocates them in one commit, keeps the account up to date."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from governer_svc import metrics
+from governer_svc.api import router
+from governer_svc.checks import Signal
+from governer_svc.config import Limit, RiskConfig, with_overrides
+from governer_svc.core import PositionAllocation, allocate, as_event, log_line
+from governer_svc.executions import Released, take_in
+from governer_svc.gate import BarGate, Deadlines, SettledBar
+from governer_svc.settings import Settings
+from governer_svc.state import RiskState, change_limits
+from governer_svc.store import Change, RiskStore
+from governer_svc.view import Mirror
+from quantum_common.bus import Bus, Consumer, Entry, Output, Received, RedisBus, Status, Unit, Watermark, run_consumer
+from quantum_common.contracts import (
+    ALLOCATIONS,
+    CONTROL,
+    ApprovalExpired,
+    DecisionMade,
+    FeaturesComputed,
+    Look,
+    encode,
+    envelope,
+)
+from quantum_common.domain.timeframe import decision_ts_ms
+from quantum_common.service import Service, Stop, run
+from quantum_common.service.clock import wall_ms
+
+log = logging.getLogger(__name__)
+
+ACKS_PER_UNIT = 256
+LIVE_BLOCK_MS = 50
+"""Well below the 250 ms a bar's decisions wait for each other."""
+REPLAY_BLOCK_MS = 1000
+
+
+class RiskService:
+    """One account's risk. `clock` is the wall clock: deadlines, and market time where it is live."""
+
+    def __init__(self, settings: Settings, bus: Bus, *, clock: Callable[[], int] = wall_ms) -> None:
+        self._settings, self._bus, self._clock = settings, bus, clock
+        self._replay = settings.clock == "replay"
+        self._allocations = settings.keys.stream(ALLOCATIONS)
+        self._gate = BarGate(None if self._replay else Deadlines())
+        self.store = RiskStore(bus, settings.keys.account_state(settings.service), settings.risk_config)
+
+    async def consume(self, stop: Stop, beat: Callable[[], None]) -> None:
+        """The loop of the service."""
+        settings = self._settings
+        consumer = Consumer(self._bus, settings.keys.subscribed(settings.service), settings.service, settings.instance)
+        block_ms = REPLAY_BLOCK_MS if self._replay else LIVE_BLOCK_MS
+        await run_consumer(consumer, self.handle, stopping=lambda: stop.requested, beat=beat, block_ms=block_ms)
+
+    async def handle(self, batch: Sequence[Received]) -> None:
+        """Take a batch in, then settle every bar that need not wait any longer."""
+        await self.store.ensure_loaded()
+        done: list[Entry] = []
+        executions: list[Received] = []
+        for received in batch:
+            payload = received.event.payload
+            if isinstance(payload, FeaturesComputed):
+                self._gate.add_features(received)
+            elif not isinstance(payload, DecisionMade):
+                executions.append(received)
+            elif received.event.bar_ts_ms > self.store.state.decided_bars.get(received.event.symbol, -1):
+                self._gate.add_decision(received, self._clock())
+            else:
+                done.append(received.entry)  # delivered again after its verdict was committed
+        await self._take_executions(executions)
+        await self._settle_ready()
+        surplus = self._gate.surplus(max(self.store.state.decided_bars.values(), default=-1))
+        await self._acknowledge([*done, *(received.entry for received in surplus)])
+
+    async def _take_executions(self, executions: Sequence[Received]) -> None:
+        """One commit for the batch; entry by entry when some of it is no longer ours."""
+        if not executions:
+            return
+        freed: list[Released] = []
+
+        def step(state: RiskState, config: RiskConfig) -> Change:
+            freed.clear()
+            for received in executions:
+                state, released = take_in(state, received.event.symbol, received.event.payload)
+                freed.extend(released)
+            return Change(state, [self._expired(row) for row in freed])
+
+        status = await self.store.commit(step, [received.entry for received in executions])
+        if status is Status.OK:
+            metrics.APPROVALS_RELEASED.inc(len(freed))
+            self._show()
+        elif len(executions) > 1:
+            for received in executions:
+                await self._take_executions([received])
+
+    def _expired(self, released: Released) -> Output:
+        held = released.reservation
+        event = envelope(
+            ApprovalExpired(released.decision_id, held.size_usd),
+            producer=self._settings.producer,
+            produced_at_ms=self._clock(),
+            symbol=held.symbol,
+            timeframe=held.timeframe,
+            bar_ts_ms=held.bar_ts_ms,
+            natural_key=released.decision_id,
+        )
+        return Output(self._allocations, encode(event))
+
+    async def _settle_ready(self) -> None:
+        while True:
+            account = self.store.state.account
+            known_bar = account.bar_ts_ms if account else -1
+            bar = self._gate.ready(known_bar, self.store.state.decided_bars, self._clock())
+            if bar is None:
+                break
+            await self._settle(bar)
+        metrics.DECISIONS_WAITING.set(self._gate.waiting)
+
+    async def _settle(self, bar: SettledBar) -> None:
+        """All verdicts of the bar, their reservations and their watermarks in one commit; then the decisions go."""
+        verdicts: list[PositionAllocation] = []
+        now_ms = decision_ts_ms(bar.bar_ts_ms, bar.timeframe) if self._replay else self._clock()
+
+        def step(state: RiskState, config: RiskConfig) -> Change:
+            signals = [
+                Signal(event.event_id, event.symbol, event.payload.action, event.payload.confidence)
+                for event in (received.event for received in bar.decisions)
+                if bar.bar_ts_ms > state.decided_bars.get(event.symbol, -1)
+            ]
+            state, made = allocate(
+                state, config, signals, bar_ts_ms=bar.bar_ts_ms, timeframe=bar.timeframe, now_ms=now_ms
+            )
+            verdicts[:] = made
+            marks = [
+                Watermark(self._allocations, self._settings.service, verdict.symbol, bar.bar_ts_ms) for verdict in made
+            ]
+            return Change(state, [self._verdict(verdict, bar) for verdict in made], marks)
+
+        status = await self.store.commit(step, [received.entry for received in bar.held])
+        self._gate.settled(bar.bar_ts_ms)
+        if status is Status.OK:
+            for verdict in verdicts:
+                log.info(log_line(verdict))
+                metrics.VERDICTS.labels(verdict.reason).inc()
+            self._show()
+
+    def _verdict(self, verdict: PositionAllocation, bar: SettledBar) -> Output:
+        event = envelope(
+            as_event(verdict),
+            producer=self._settings.producer,
+            produced_at_ms=self._clock(),
+            symbol=verdict.symbol,
+            timeframe=bar.timeframe,
+            bar_ts_ms=bar.bar_ts_ms,
+            natural_key=verdict.decision_id,
+        )
+        return Output(self._allocations, encode(event))
+
+    async def _acknowledge(self, entries: Sequence[Entry]) -> None:
+        streams = {entry.stream for entry in entries}
+        units = [
+            Unit(inputs=part[start : start + ACKS_PER_UNIT])
+            for part in ([entry for entry in entries if entry.stream == stream] for stream in sorted(streams))
+            for start in range(0, len(part), ACKS_PER_UNIT)
+        ]
+        if units:
+            await self._bus.commit(units)
+
+    async def change_limits(self, changes: dict[str, Limit], *, who: str, why: str, flatten: bool = False) -> None:
+        """An operator's change, in force from the next bar on. Raises InvalidRiskConfig and changes nothing then."""
+        await self.store.ensure_loaded()
+        at_ms = self._clock()
+
+        def step(state: RiskState, config: RiskConfig) -> Change:
+            with_overrides(config, changes)
+            changed = change_limits(state, changes, who=who, why=why, at_ms=at_ms)
+            return Change(replace(changed, flattens=changed.flattens + flatten))
+
+        await self.store.commit(step)
+        log.warning("[GOVERNER] limits changed by %s: %s (%s)%s", who, changes, why, ", flatten" if flatten else "")
+        self._show()
+        await self._tell("flatten" if flatten else "config", at_ms)
+
+    async def _tell(self, subject: Any, at_ms: int) -> None:
+        """Wake the others up; the truth is the plain fields of the state key."""
+        look = envelope(
+            Look(subject),
+            producer=self._settings.producer,
+            produced_at_ms=at_ms,
+            natural_key=f"{subject}:{at_ms}",
+        )
+        await self._bus.append(self._settings.keys.stream(CONTROL), encode(look))
+
+    def what_if(self, symbol: str, action: str, confidence: float) -> PositionAllocation:
+        """The verdict on an invented decision at the close of the newest bar; nothing is reserved or published."""
+        state = self.store.state
+        bar_ts_ms = state.account.bar_ts_ms if state.account else 0
+        now_ms = decision_ts_ms(bar_ts_ms, self._settings.timeframe)
+        signal = Signal("what-if", symbol, action, confidence)
+        _, (verdict,) = allocate(
+            state, self.store.config, [signal], bar_ts_ms=bar_ts_ms, timeframe=self._settings.timeframe, now_ms=now_ms
+        )
+        return verdict
+
+    def not_ready(self) -> list[str]:
+        if not self.store.loaded:
+            return ["the risk state is not loaded"]
+        return [] if self.store.state.account else ["no account state from the venue yet"]
+
+    def _show(self) -> None:
+        state, config = self.store.state, self.store.config
+        metrics.EXPOSURE.set(float(state.exposure_usd))
+        metrics.DRAWDOWN.set(float(state.drawdown))
+        metrics.DAILY_TRADES.set(state.daily_trades)
+        metrics.EMERGENCY_STOP.set(config.emergency_stop)
+        if state.account:
+            metrics.BALANCE.set(float(state.account.wallet_balance))
+            metrics.EQUITY.set(float(state.account.equity))
+
+
+def build(settings: Settings, bus: Bus | None = None) -> Service:
+    """Wire the service; nothing is connected yet."""
+    bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
+    risk = RiskService(settings, bus)
+    mirror = Mirror(settings.mirror_path, risk.store)
+    return Service(
+        settings=settings,
+        loops={"consume": risk.consume, "mirror": mirror.run},
+        routers=[router(risk, settings)],
+        not_ready=risk.not_ready,
+        closing=[mirror.write, bus.close],
+    )
+
+
+def main() -> None:
+    run(build(Settings()))

@@ -1,0 +1,49 @@
+"""Settings of the risk service: the limits it starts with. Operators' changes at run time come on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import msgspec
+from pydantic import Field
+
+from governer_svc.config import RiskConfig, TradingState, with_overrides
+from quantum_common.service import FleetSettings
+
+_DEFAULT = RiskConfig()
+
+
+class Settings(FleetSettings):
+    """One field per limit of RiskConfig, with its defaults and units."""
+
+    service: ClassVar[str] = "governer-svc"
+    default_port: ClassVar[int] = 8002
+
+    max_position_size_pct: float = _DEFAULT.max_position_size_pct
+    max_total_exposure_pct: float = _DEFAULT.max_total_exposure_pct
+    max_drawdown_pct: float = _DEFAULT.max_drawdown_pct
+    min_confidence_threshold: float = _DEFAULT.min_confidence_threshold
+    kelly_fraction: float = _DEFAULT.kelly_fraction
+    cooldown_after_loss_minutes: float = _DEFAULT.cooldown_after_loss_minutes
+    max_daily_trades: int = _DEFAULT.max_daily_trades
+    emergency_stop: bool = _DEFAULT.emergency_stop
+    risk_per_trade_pct: float = _DEFAULT.risk_per_trade_pct
+    max_daily_loss_pct: float | None = _DEFAULT.max_daily_loss_pct
+    max_signal_age_s: float = _DEFAULT.max_signal_age_s
+    win_rate: float = _DEFAULT.win_rate
+    avg_win_loss_ratio: float = _DEFAULT.avg_win_loss_ratio
+    trading_state: TradingState = _DEFAULT.trading_state
+    kelly_mode: Literal["fixed", "adaptive"] = Field(_DEFAULT.kelly_mode, validation_alias="KELLY_MODE")
+    market: Literal["swap", "spot"] = "swap"
+    """On spot, SELL only closes."""
+
+    @property
+    def risk_config(self) -> RiskConfig:
+        """Raises InvalidRiskConfig for a limit outside its range."""
+        limits = {name: getattr(self, name) for name in RiskConfig.__struct_fields__ if name in type(self).model_fields}
+        return with_overrides(_DEFAULT, msgspec.to_builtins({**limits, "allow_short": self.market == "swap"}))
+
+    @property
+    def mirror_path(self) -> Path:
+        return self.state_dir / "governer_state.json"

@@ -1,0 +1,104 @@
+"""The risk state on the bus: loaded once, changed only by commits under its version."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from governer_svc.config import RiskConfig, with_overrides
+from governer_svc.errors import RiskError
+from governer_svc.state import RiskState, decode_state, encode_state
+from quantum_common.bus import Bus, Entry, Output, StateWrite, Status, Unit, Watermark
+
+ATTEMPTS = 20
+
+
+class Contended(RiskError):
+    """Somebody else kept changing the state; the change was not made."""
+
+
+class Change(NamedTuple):
+    """What a step wants committed together."""
+
+    state: RiskState
+    outputs: Sequence[Output] = ()
+    watermarks: Sequence[Watermark] = ()
+
+
+Step = Callable[[RiskState, RiskConfig], Change]
+
+
+class RiskStore:
+    """Owner of the state in this process. Steps are pure and may run again on a newer state."""
+
+    def __init__(self, bus: Bus, key: str, base: RiskConfig) -> None:
+        self._bus, self._key, self._base = bus, key, base
+        self._lock = asyncio.Lock()
+        self._version: int | None = None
+        self.state = RiskState()
+        self.config = base
+
+    @property
+    def loaded(self) -> bool:
+        return self._version is not None
+
+    async def ensure_loaded(self) -> None:
+        """Read the state, and write it when there is none, so that its plain fields can be read from the start."""
+        if self.loaded:
+            return
+        async with self._lock:
+            await self._load()
+        if self._version == 0:
+            await self.commit(lambda state, config: Change(state))
+
+    async def _load(self) -> None:
+        found = await self._bus.state(self._key)
+        self._take(decode_state(found.data) if found.data else RiskState(), found.version)
+
+    def _take(self, state: RiskState, version: int) -> None:
+        self.state, self._version = state, version
+        self.config = with_overrides(self._base, state.overrides)
+
+    async def commit(self, step: Step, inputs: Sequence[Entry] = ()) -> Status:
+        """Run the step on the newest state and commit it with its outputs and acknowledgements.
+
+        Returns OK, LOST (somebody else has the inputs) or DUP (the outputs are there). Raises Contended, and
+        BusUnavailable: then the outcome is unknown, and the state is read again before the next step.
+        """
+        async with self._lock:
+            try:
+                return await self._commit(step, inputs)
+            except BaseException:
+                self._version = None
+                raise
+
+    async def _commit(self, step: Step, inputs: Sequence[Entry]) -> Status:
+        for _ in range(ATTEMPTS):
+            if self._version is None:
+                await self._load()
+            version = self._version or 0
+            change = step(self.state, self.config)
+            config = with_overrides(self._base, change.state.overrides)
+            write = StateWrite(self._key, version, encode_state(change.state), plain_fields(change.state, config))
+            unit = Unit(inputs, [write], change.watermarks, (), change.outputs)
+            status = (await self._bus.commit([unit]))[0]
+            if status is Status.OK:
+                self._take(change.state, version + 1)
+                return status
+            await self._load()
+            if status is not Status.STALE:
+                return status
+        raise Contended(f"the risk state changed {ATTEMPTS} times under one step")
+
+
+def plain_fields(state: RiskState, config: RiskConfig) -> dict[str, str | int]:
+    """What others read without knowing the state's shape: the kill switch, and how far the account is taken in."""
+    account = state.account
+    return {
+        "trading_state": config.effective_state.value,
+        "emergency_stop": int(config.emergency_stop),
+        "flattens": state.flattens,
+        "account_bar_ts_ms": account.bar_ts_ms if account else -1,
+        "account_sequence": account.sequence if account else -1,
+    }

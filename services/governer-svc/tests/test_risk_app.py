@@ -1,0 +1,357 @@
+"""The service on the bus: when a bar is settled, what one commit holds, and what a restart finds."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from governer_svc.app import RiskService
+from governer_svc.settings import Settings
+from governer_svc.state import decode_state
+from governer_svc.view import Mirror
+from quantum_common.bus import Bus, BusUnavailable, Consumer, MemoryBus, RedisBus
+from quantum_common.contracts import (
+    ALLOCATIONS,
+    CONTROL,
+    DECISIONS,
+    EXECUTIONS,
+    FEATURES,
+    AccountUpdated,
+    ApprovalExpired,
+    Candle,
+    DecisionMade,
+    Envelope,
+    FeaturesComputed,
+    PositionApproved,
+    PositionRejected,
+    Producer,
+    decode,
+    encode,
+    envelope,
+)
+from quantum_common.domain.signal import Action
+from quantum_common.testing import running_server
+
+HOUR = 3_600_000
+BAR = 480_000 * HOUR
+CLOSE = BAR + HOUR
+BTC, ETH = "BTCUSDT", "ETHUSDT"
+
+
+class Fleet:
+    """The governer and everybody it talks to, on one bus."""
+
+    def __init__(self, bus: Bus, settings: Settings) -> None:
+        self.bus, self.settings, self.wall_ms = bus, settings, CLOSE
+        self.sequence = 0
+        self.restart()
+
+    def restart(self) -> None:
+        settings = self.settings
+        self.service = RiskService(settings, self.bus, clock=lambda: self.wall_ms)
+        streams = settings.keys.subscribed(settings.service)
+        self.consumer = Consumer(self.bus, streams, settings.service, settings.instance)
+
+    async def start(self) -> None:
+        await self.service.handle(await self.consumer.start())
+
+    async def turn(self) -> None:
+        await self.consumer.handle(await self.consumer.read(10), self.service.handle)
+
+    async def publish(self, stream: str, payload: msgspec.Struct, service: str, symbol: str, bar: int, key: str) -> str:
+        event = envelope(
+            payload,
+            producer=Producer(service, "1", "0"),
+            produced_at_ms=self.wall_ms,
+            symbol=symbol,
+            timeframe="1h",
+            bar_ts_ms=bar,
+            natural_key=key,
+        )
+        await self.bus.append(stream, encode(event))
+        return event.event_id
+
+    async def features(self, symbol: str, live_symbols: int, bar: int = BAR) -> None:
+        payload = FeaturesComputed(Candle(1, 1, 1, 1, 1), (0.0,) * 18, 0.5, 0.0, "h", 0, live_symbols)
+        await self.publish(self.settings.keys.stream(FEATURES, symbol), payload, "feature-svc", symbol, bar, "")
+
+    async def decision(self, symbol: str, action: str, confidence: float, bar: int = BAR) -> str:
+        payload = DecisionMade(
+            action=Action(action),
+            confidence=confidence,
+            reason="meta_low_confidence_0.58",
+            use_meta=False,
+            meta_action=None,
+            meta_confidence=None,
+            base_ensemble_action=Action(action),
+            base_ensemble_confidence=confidence,
+            consensus_strength=0.5,
+            votes=(),
+            explanation=None,
+            trigger="complete",
+            input_event_ids=(),
+            meta_version="v2",
+            meta_model_version=None,
+            volatility=0.5,
+            trend_strength=0.0,
+        )
+        return await self.publish(self.settings.keys.stream(DECISIONS, symbol), payload, "meta-svc", symbol, bar, "")
+
+    async def account(self, bar: int = BAR, as_of_ms: int = CLOSE, equity: int = 10_000) -> None:
+        self.sequence += 1
+        minimums = {BTC: Decimal(5), ETH: Decimal(5)}
+        payload = AccountUpdated("bar", Decimal(10_000), Decimal(equity), (), as_of_ms, bar, self.sequence, minimums)
+        stream = self.settings.keys.stream(EXECUTIONS)
+        await self.publish(stream, payload, "executor-svc", "", bar, str(self.sequence))
+
+    async def verdicts(self) -> list[Envelope[Any]]:
+        newest = await self.bus.newest(self.settings.keys.stream(ALLOCATIONS), 100)
+        return [decode(entry.data) for entry in reversed(newest)]
+
+    async def pending(self) -> int:
+        settings = self.settings
+        infos = await self.bus.stream_infos(settings.keys.subscribed(settings.service))
+        return sum(info.groups[settings.service].pending for info in infos.values())
+
+
+async def fleet_on(bus: Bus, state_dir: Path, **settings: Any) -> Fleet:
+    fleet = Fleet(bus, Settings(**{"clock": "replay", "state_dir": state_dir, "partitions": 3, **settings}))
+    await fleet.start()
+    return fleet
+
+
+async def test_a_bar_is_settled_when_all_decisions_and_the_account_are_in(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    await fleet.features(BTC, 2)
+    await fleet.features(ETH, 2)
+    btc = await fleet.decision(BTC, "BUY", 0.7)
+    await fleet.turn()
+    await fleet.account()
+    await fleet.turn()
+    assert await fleet.verdicts() == []
+    eth = await fleet.decision(ETH, "SELL", 0.9)
+    await fleet.turn()
+    first, second = await fleet.verdicts()
+    assert (first.payload.decision_id, first.payload.batch_rank) == (eth, 0)
+    assert (second.payload.decision_id, second.payload.batch_rank) == (btc, 1)
+    assert (first.symbol, first.bar_ts_ms, first.timeframe) == (ETH, BAR, "1h")
+    assert first.payload.expires_at_ms == CLOSE + 60_000
+    assert await fleet.pending() == 0
+
+
+async def test_a_replay_waits_for_the_executors_work_on_the_bar_without_end(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    await fleet.account(bar=BAR - HOUR)
+    await fleet.features(BTC, 1)
+    await fleet.decision(BTC, "BUY", 0.7)
+    await fleet.turn()
+    fleet.wall_ms += 3 * HOUR
+    await fleet.turn()
+    assert await fleet.verdicts() == []
+    await fleet.account()
+    await fleet.turn()
+    assert [type(event.payload) for event in await fleet.verdicts()] == [PositionApproved]
+
+
+async def test_every_decision_has_its_verdict_hold_included(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    await fleet.account()
+    await fleet.features(BTC, 2)
+    await fleet.decision(BTC, "HOLD", 0.99)
+    await fleet.decision(ETH, "BUY", 0.3)
+    await fleet.turn()
+    reasons = [event.payload.reason for event in await fleet.verdicts()]
+    assert reasons == ["HOLD_SIGNAL", "LOW_CONFIDENCE"]
+
+
+async def test_live_a_missing_symbol_is_given_up_after_250_ms_and_judged_when_it_comes(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path, clock="live")
+    await fleet.account()
+    await fleet.features(BTC, 2)
+    await fleet.decision(BTC, "BUY", 0.7)
+    await fleet.turn()
+    fleet.wall_ms += 249
+    await fleet.turn()
+    assert await fleet.verdicts() == []
+    fleet.wall_ms += 1
+    await fleet.turn()
+    assert [event.symbol for event in await fleet.verdicts()] == [BTC]
+    await fleet.decision(ETH, "BUY", 0.7)
+    await fleet.turn()
+    fleet.wall_ms += 250
+    await fleet.turn()
+    assert [event.symbol for event in await fleet.verdicts()] == [BTC, ETH]
+    assert await fleet.pending() == 0
+
+
+async def test_f21_live_without_a_fresh_account_a_bar_is_refused_after_5_s(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path, clock="live")
+    await fleet.account(bar=BAR - HOUR)
+    await fleet.features(BTC, 1)
+    await fleet.decision(BTC, "BUY", 0.9)
+    await fleet.turn()
+    fleet.wall_ms += 4_999
+    await fleet.turn()
+    assert await fleet.verdicts() == []
+    fleet.wall_ms += 1
+    await fleet.turn()
+    assert [event.payload.reason for event in await fleet.verdicts()] == ["NO_EQUITY"]
+
+
+async def test_what_was_held_is_delivered_again_after_a_restart_and_judged_once(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    await fleet.features(BTC, 2)
+    await fleet.decision(BTC, "BUY", 0.7)
+    await fleet.turn()
+    fleet.restart()
+    await fleet.start()
+    await fleet.account()
+    await fleet.decision(ETH, "BUY", 0.8)
+    await fleet.turn()
+    assert [event.symbol for event in await fleet.verdicts()] == [ETH, BTC]
+    assert await fleet.pending() == 0
+
+
+class CutAfterCommit(MemoryBus):
+    """Loses the reply of the next commit that writes, as a cut connection does; its inputs elsewhere stay pending."""
+
+    cut = False
+
+    async def commit(self, units: Any) -> Any:
+        if not (self.cut and units[0].outputs):
+            return await super().commit(units)
+        self.cut = False
+        unacknowledged = [without_inputs(unit) for unit in units]
+        await super().commit(unacknowledged)
+        raise BusUnavailable("reply lost")
+
+
+def without_inputs(unit: Any) -> Any:
+    return type(unit)((), unit.states, unit.watermarks, unit.writes, unit.outputs)
+
+
+async def test_f15_a_lost_reply_gives_neither_a_second_verdict_nor_a_second_reservation(tmp_path: Path) -> None:
+    bus = CutAfterCommit()
+    fleet = await fleet_on(bus, tmp_path)
+    await fleet.account()
+    await fleet.features(BTC, 1)
+    await fleet.decision(BTC, "BUY", 0.8)
+    bus.cut = True
+    with pytest.raises(BusUnavailable):
+        await fleet.turn()
+    await fleet.start()
+    assert len(await fleet.verdicts()) == 1
+    assert await fleet.pending() == 0
+    state = fleet.service.store.state
+    assert (len(state.reservations), state.daily_trades) == (1, 1)
+
+
+async def test_two_instances_that_hold_the_same_bar_give_one_verdict(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    await fleet.features(BTC, 2)
+    await fleet.decision(BTC, "BUY", 0.8)
+    await fleet.turn()
+    zombie = fleet.service
+    fleet.restart()
+    await fleet.start()
+    await fleet.account()
+    await fleet.decision(ETH, "BUY", 0.7)
+    batch = await fleet.consumer.read(10)
+    await fleet.service.handle(batch)
+    await zombie.handle(batch)
+    assert len(await fleet.verdicts()) == 2
+    assert len(fleet.service.store.state.reservations) == 2
+
+
+async def test_an_approval_never_submitted_expires_as_an_event(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    await fleet.account()
+    await fleet.features(BTC, 1)
+    decision_id = await fleet.decision(BTC, "BUY", 0.8)
+    await fleet.turn()
+    await fleet.account(bar=BAR + HOUR, as_of_ms=CLOSE + HOUR)
+    await fleet.turn()
+    expired = (await fleet.verdicts())[-1]
+    assert isinstance(expired.payload, ApprovalExpired)
+    assert (expired.payload.decision_id, expired.payload.released_usd) == (decision_id, Decimal("714.28"))
+    assert (expired.symbol, expired.bar_ts_ms) == (BTC, BAR)
+    assert fleet.service.store.state.daily_trades == 0
+
+
+async def test_an_event_of_impossible_numbers_is_set_aside_and_those_behind_it_count(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    bad = AccountUpdated("bar", Decimal("NaN"), Decimal(1), (), CLOSE, BAR, 1, {})
+    stream = fleet.settings.keys.stream(EXECUTIONS)
+    await fleet.publish(stream, bad, "executor-svc", "", BAR, "bad")
+    await fleet.account()
+    await fleet.turn()
+    assert fleet.service.store.state.account is not None
+    assert len(await fleet.bus.newest(f"{stream}:dead", 10)) == 1
+    assert await fleet.pending() == 0
+
+
+async def test_f25_the_kill_switch_stands_beside_the_state_for_the_executor(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    key = fleet.settings.keys.account_state("governer-svc")
+    assert (await fleet.bus.state(key)).fields["trading_state"] == "ACTIVE"
+    await fleet.service.change_limits({"emergency_stop": True}, who="ada", why="outage", flatten=True)
+    fields = (await fleet.bus.state(key)).fields
+    assert (fields["trading_state"], fields["emergency_stop"], fields["flattens"]) == ("REDUCING", "1", "1")
+    look = decode((await fleet.bus.newest(fleet.settings.keys.stream(CONTROL), 1))[0].data)
+    assert look.payload.subject == "flatten"
+
+
+async def test_limits_changed_at_run_time_survive_a_restart_and_the_others_follow_the_settings(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    fleet = await fleet_on(bus, tmp_path)
+    await fleet.service.change_limits({"max_daily_trades": 3}, who="ada", why="calm")
+    again = await fleet_on(bus, tmp_path, min_confidence_threshold=0.40)
+    config = again.service.store.config
+    assert (config.max_daily_trades, config.min_confidence_threshold) == (3, 0.40)
+    change = again.service.store.state.changes[-1]
+    assert (change.who, change.why, change.changes) == ("ada", "calm", {"max_daily_trades": 3})
+
+
+async def test_the_mirror_has_the_documented_fields(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    await fleet.account(equity=9_900)
+    await fleet.turn()
+    await Mirror(fleet.settings.mirror_path, fleet.service.store).write()
+    document = msgspec.json.decode((tmp_path / "governer_state.json").read_bytes())
+    assert set(document) >= {
+        "initial_balance",
+        "current_balance",
+        "peak_balance",
+        "trade_history",
+        "active_positions",
+        "daily_trades",
+        "trading_state",
+        "last_updated",
+    }
+    assert (document["current_balance"], document["equity"]) == (10_000, 9_900)
+
+
+async def test_on_a_real_server_a_bar_is_settled_across_slots_and_survives_a_restart(tmp_path: Path) -> None:
+    with running_server(tmp_path) as url:
+        bus = RedisBus.connect(url)
+        fleet = await fleet_on(bus, tmp_path)
+        await fleet.account()
+        for symbol in (BTC, ETH):
+            await fleet.features(symbol, 2)
+            await fleet.decision(symbol, "BUY", 0.8)
+        while await fleet.pending() or not await fleet.verdicts():
+            await fleet.turn()
+        fleet.restart()
+        await fleet.start()
+        assert [event.payload.reason for event in await fleet.verdicts()] == ["APPROVED", "APPROVED"]
+        stored = await bus.state(fleet.settings.keys.account_state("governer-svc"))
+        assert stored.data is not None
+        assert decode_state(stored.data) == fleet.service.store.state
+        assert len(fleet.service.store.state.reservations) == 2
+        await bus.close()
+
+
+def test_a_rejection_is_told_with_code_and_numbers_apart() -> None:
+    assert PositionRejected.__struct_fields__[3:5] == ("reason", "detail")

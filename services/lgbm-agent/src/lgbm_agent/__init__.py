@@ -1,0 +1,1 @@
+"""The LightGBM agent."""

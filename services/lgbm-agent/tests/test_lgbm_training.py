@@ -1,0 +1,14 @@
+"""Fitting and export of the lgbm agent."""
+
+from lgbm_agent.model import MODEL
+from lgbm_agent.train import TRAINER
+from quantum_research.testing import check_trainer
+
+
+def test_the_exported_lgbm_model_is_the_trained_one_at_every_batch_size_and_can_be_repeated() -> None:
+    check_trainer(TRAINER)
+
+
+def test_the_lgbm_trainer_makes_the_model_that_is_served() -> None:
+    assert TRAINER.model == MODEL
+    assert MODEL.agent == "lgbm"

@@ -1,0 +1,3 @@
+from meta_svc.app import main
+
+main()

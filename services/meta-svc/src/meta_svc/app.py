@@ -1,0 +1,233 @@
+"""meta-svc on the bus: joins votes per bar, decides, and commits each decision with all its inputs at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from meta_svc import metrics
+from meta_svc.api import router
+from meta_svc.board import Board, counters_key, newest_decisions
+from meta_svc.core import Outcome
+from meta_svc.decide import MetaModel, decide
+from meta_svc.errors import UnknownMetaSetting
+from meta_svc.events import decision_of, question_of
+from meta_svc.join import Due, Join, Placed
+from meta_svc.lines import decision_line
+from meta_svc.serving import ModelSlot
+from meta_svc.settings import Settings, check_meta_names
+from meta_svc.statistics import OVERRIDE_WINDOW, OverrideWatch, counter_of
+from quantum_common.bus import (
+    Bus,
+    BusUnavailable,
+    Consumer,
+    Output,
+    Received,
+    RedisBus,
+    Status,
+    Unit,
+    Watermark,
+    commit_together,
+    run_consumer,
+)
+from quantum_common.contracts import DECISIONS, Keys, Look, encode, envelope
+from quantum_common.service import Control, MarketClock, Service, Stop, require_token, run
+from quantum_common.service.clock import wall_ms
+
+log = logging.getLogger(__name__)
+
+LIVE_BLOCK_MS = 50
+"""How precise a deadline is, and how long a silence tells that the streams are drained."""
+REPLAY_BLOCK_MS = 1000
+LOOK_FOR_MODELS_S = 3.0
+BARS_PER_COMMIT = 64
+"""Five inputs a bar, and a unit takes 512; the rest is room for repeats."""
+
+
+class Decided(NamedTuple):
+    due: Due
+    outcome: Outcome
+    unit: Unit
+
+
+class MetaApp:
+    """The handler of the `features` and `predictions` streams, one per instance."""
+
+    def __init__(self, settings: Settings, bus: Bus, slot: ModelSlot) -> None:
+        self._settings, self._bus, self._slot = settings, bus, slot
+        self._policy = settings.policy
+        self._join = Join(None if settings.clock == "replay" else settings.join_deadline_ms)
+        self._watch = OverrideWatch()
+        self._seeded = False
+
+    async def consume(self, stop: Stop, beat: Callable[[], None]) -> None:
+        """The loop of the line."""
+        settings = self._settings
+        consumer = Consumer(self._bus, settings.keys.subscribed(settings.service), settings.service, settings.instance)
+        block_ms = REPLAY_BLOCK_MS if settings.clock == "replay" else LIVE_BLOCK_MS
+        await run_consumer(consumer, self.handle, stopping=lambda: stop.requested, beat=beat, block_ms=block_ms)
+
+    async def handle(self, batch: Sequence[Received]) -> None:
+        """Take a batch in, decide every bar that is due. An empty batch means that both streams are drained."""
+        try:
+            if not self._seeded:
+                await self._seed()
+            await self._set_aside(self._offer(batch))
+            await self._decide(self._join.due(wall_ms(), quiet=not batch))
+        except BusUnavailable:
+            # What is held is pending on the bus and is handed out again, together with what has been decided since.
+            self._join.clear()
+            self._seeded = False
+            raise
+        metrics.HELD_BARS.set(len(self._join))
+
+    async def _seed(self) -> None:
+        """Newest decided bar per symbol, and the last decisions for the override watch."""
+        for stream in self._settings.keys.all_streams(DECISIONS):
+            marks = await self._bus.counters(Watermark(stream, self._settings.service, "", 0).key)
+            for name, bar_ts_ms in marks.items():
+                service, _, symbol = name.partition("|")
+                if service == self._settings.service:
+                    self._join.mark_decided(symbol, bar_ts_ms)
+        if not self._watch.recent:
+            for event in reversed(await newest_decisions(self._bus, self._settings.keys, OVERRIDE_WINDOW)):
+                self._watch.add(event.payload.use_meta)
+        self._seeded = True
+
+    def _offer(self, batch: Iterable[Received]) -> list[Received]:
+        """Hold what belongs to an undecided bar; returns the rest."""
+        now_ms = wall_ms()
+        aside = []
+        for received in batch:
+            placed = self._join.offer(received, now_ms)
+            if placed is not Placed.HELD:
+                metrics.SET_ASIDE.labels(placed).inc()
+                aside.append(received)
+        return aside
+
+    async def _set_aside(self, aside: Sequence[Received]) -> None:
+        await self._bus.commit([Unit(inputs=[received.entry]) for received in aside])
+
+    async def _decide(self, due: Sequence[Due]) -> None:
+        try:
+            decided = self._decided(due)
+        except Exception:
+            # So that the kit, which now tries the entries one by one, meets each of these bars alone.
+            for bar, _ in due:
+                self._join.settle(bar.key, decided=False)
+            raise
+        for group in _commit_groups(decided, self._settings.keys):
+            statuses = await commit_together(self._bus, [each.unit for each in group])
+            for each, status in zip(group, statuses, strict=True):
+                self._settle(each, status)
+
+    def _decided(self, due: Sequence[Due]) -> list[Decided]:
+        model = self._slot.model
+        outcomes = decide([question_of(each.bar) for each in due], self._policy, model)
+        return [
+            Decided(each, outcome, self._unit(each, outcome, model))
+            for each, outcome in zip(due, outcomes, strict=True)
+        ]
+
+    def _unit(self, due: Due, outcome: Outcome, model: MetaModel | None) -> Unit:
+        settings, bar = self._settings, due.bar
+        symbol, bar_ts_ms = bar.key
+        event = envelope(
+            decision_of(due, outcome, model),
+            producer=settings.producer,
+            produced_at_ms=wall_ms(),
+            symbol=symbol,
+            timeframe=bar.timeframe,
+            bar_ts_ms=bar_ts_ms,
+        )
+        stream = settings.keys.stream(DECISIONS, symbol)
+        return Unit(
+            inputs=[received.entry for received in bar.entries],
+            watermarks=[Watermark(stream, settings.service, symbol, bar_ts_ms)],
+            writes=[("HINCRBY", counters_key(settings, symbol), counter_of(outcome.reason), 1)],
+            outputs=[Output(stream, encode(event))],
+        )
+
+    def _settle(self, each: Decided, status: Status) -> None:
+        bar, outcome = each.due.bar, each.outcome
+        self._join.settle(bar.key, decided=status in (Status.OK, Status.DUP))
+        if status is not Status.OK:
+            log.warning("%s %d: decision dropped, commit answered %s", *bar.key, status)
+            return
+        log.info(decision_line(bar.key.symbol, outcome))
+        self._count(each)
+        if (warning := self._watch.add(outcome.use_meta)) is not None:
+            log.warning(warning)
+
+    def _count(self, each: Decided) -> None:
+        metrics.DECISIONS.labels(counter_of(each.outcome.reason)).inc()
+        metrics.TRIGGERS.labels(each.due.trigger).inc()
+        if each.outcome.use_meta:
+            metrics.OVERRIDES.inc()
+        if (features := each.due.bar.features) is not None:
+            metrics.JOIN_SECONDS.observe(max(0, wall_ms() - features.event.produced_at_ms) / 1000)
+
+
+def _commit_groups(decided: Sequence[Decided], keys: Keys) -> Iterator[list[Decided]]:
+    """Units that may be committed as one: same partition, and few enough inputs."""
+    by_tag: dict[str, list[Decided]] = {}
+    for each in decided:
+        by_tag.setdefault(keys.tag(each.due.bar.key.symbol), []).append(each)
+    for group in by_tag.values():
+        for start in range(0, len(group), BARS_PER_COMMIT):
+            yield group[start : start + BARS_PER_COMMIT]
+
+
+def build(settings: Settings, bus: Bus | None = None) -> Service:
+    """Wire the service; nothing is connected or loaded yet."""
+    bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
+    slot = ModelSlot(settings.model_dir, settings.override_threshold, settings.timeframe)
+    app = MetaApp(settings, bus, slot)
+
+    async def on_look(look: Look) -> None:
+        if look.subject == "models":
+            await asyncio.to_thread(slot.look, again=True)
+
+    async def watch_models(stop: Stop, beat: Callable[[], None]) -> None:
+        while not stop.requested:
+            beat()
+            await asyncio.to_thread(slot.look)
+            await stop.wait(LOOK_FOR_MODELS_S)
+
+    async def consume(stop: Stop, beat: Callable[[], None]) -> None:
+        await asyncio.to_thread(slot.look)  # before the first bar: a replay must not defer it for want of a model
+        await app.consume(stop, beat)
+
+    control = Control(bus, MarketClock(settings.clock), on_look)
+    guard = require_token(settings) if settings.reset_stats_needs_token else None
+    return Service(
+        settings=settings,
+        loops={"consume": consume, "control": control.run, "models": watch_models},
+        routers=[router(Board(settings, bus, slot), guard)],
+        not_ready=lambda: not_ready(settings, slot),
+        info=lambda: {"models": {"meta": slot.model.version if slot.model else None}},
+        closing=[bus.close],
+    )
+
+
+def not_ready(settings: Settings, slot: ModelSlot) -> list[str]:
+    """Without a model the base ensemble still decides, unless the meta layer fails closed."""
+    blocked = settings.enabled and not settings.fail_open and slot.model is None
+    return [f"no meta model, and META_FAIL_OPEN is false: {slot.problem}"] if blocked else []
+
+
+def main() -> None:
+    """Wrong settings end the process with their names and exit code 1."""
+    try:
+        check_meta_names()
+        settings = Settings()
+    except ValidationError as error:
+        sys.exit("\n".join(f"{row['loc'][0]}: {row['msg']}" for row in error.errors()))
+    except UnknownMetaSetting as error:
+        sys.exit(str(error))
+    run(build(settings))

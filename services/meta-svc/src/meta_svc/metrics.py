@@ -1,0 +1,17 @@
+"""Metrics of meta-svc. `reason` and `outcome` are the counters of `statistics.py`, so their number is fixed."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+DECISIONS = Counter("quantum_meta_decisions_total", "Decisions made, by the rule that decided", ["reason"])
+OVERRIDES = Counter("quantum_meta_overrides_total", "Decisions in which the meta model overrode the base ensemble")
+TRIGGERS = Counter("quantum_meta_triggers_total", "Decisions made, by what made the bar due", ["trigger"])
+SET_ASIDE = Counter("quantum_meta_set_aside_total", "Entries acknowledged without an effect", ["why"])
+JOIN_SECONDS = Histogram(
+    "quantum_meta_join_seconds",
+    "From the production of the features event to the committed decision",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0),
+)
+HELD_BARS = Gauge("quantum_meta_held_bars", "Bars that wait for votes or for their features event")
+MODEL_READY = Gauge("quantum_meta_model_ready", "1 when a valid model serves")
+MODEL_INFO = Gauge("quantum_meta_model_info", "1 for the model that serves", ["version", "quality"])
+MODELS_REFUSED = Counter("quantum_meta_models_refused_total", "Models that failed validation", ["reason"])

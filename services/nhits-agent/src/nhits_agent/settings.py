@@ -1,0 +1,10 @@
+"""Settings of nhits-agent: the fleet's own."""
+
+from typing import ClassVar
+
+from quantum_common.service import FleetSettings
+
+
+class Settings(FleetSettings):
+    service: ClassVar[str] = "nhits-agent"
+    default_port: ClassVar[int] = 8014

@@ -1,0 +1,7 @@
+from quantum_common.agent import build
+from quantum_common.service import run
+
+from patchtst_agent.model import MODEL
+from patchtst_agent.settings import Settings
+
+run(build(Settings(), MODEL))

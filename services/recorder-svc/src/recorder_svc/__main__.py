@@ -1,0 +1,3 @@
+from recorder_svc.app import main
+
+main()

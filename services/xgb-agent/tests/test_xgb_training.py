@@ -1,0 +1,14 @@
+"""Fitting and export of the xgb agent."""
+
+from quantum_research.testing import check_trainer
+from xgb_agent.model import MODEL
+from xgb_agent.train import TRAINER
+
+
+def test_the_exported_xgb_model_is_the_trained_one_at_every_batch_size_and_can_be_repeated() -> None:
+    check_trainer(TRAINER)
+
+
+def test_the_xgb_trainer_makes_the_model_that_is_served() -> None:
+    assert TRAINER.model == MODEL
+    assert MODEL.agent == "xgb"

@@ -1,0 +1,75 @@
+"""The few lists that a new service or agent must be added to; a forgotten one is named here."""
+
+import importlib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from quantum_cli.fleet import FLEET, VENUE
+from quantum_common.contracts.envelope import PAYLOADS
+from quantum_common.contracts.streams import REGISTRY
+from quantum_common.domain.agents import AGENT_SERVICES, AGENTS
+from quantum_common.service import FleetSettings
+from quantum_common.service.names import FLEET_NAMES
+from quantum_common.service.settings import UnknownSetting, check_names
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {folder.name: folder for folder in (ROOT / "services").iterdir()}
+NOT_SERVICES = {"QT_DATA_DIR"}
+
+
+def settings_of(service: str) -> type[FleetSettings]:
+    module = importlib.import_module(f"{service.replace('-', '_')}.settings")
+    return next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, FleetSettings) and value is not FleetSettings
+    )
+
+
+def names_of(settings: type[FleetSettings]) -> set[str]:
+    names = set()
+    for name, field in settings.model_fields.items():
+        alias = field.validation_alias
+        names.add(str(alias) if alias else f"QT_{name.upper()}")
+    return names
+
+
+def test_the_list_of_settings_is_what_the_services_declare() -> None:
+    declared = set().union(*(names_of(settings_of(service)) for service in PACKAGES))
+    assert {name for name in declared if name.startswith("QT_")} | NOT_SERVICES == FLEET_NAMES
+
+
+def test_f13_a_mistyped_setting_stops_start_up_and_is_named() -> None:
+    check_names(["QT_SYMBOLS", "PATH", "META_VERSION"])
+    with pytest.raises(UnknownSetting, match="QT_MAX_EXPOSUR"):
+        check_names(["QT_MAX_EXPOSUR"])
+
+
+def test_every_service_stands_in_the_fleet_with_its_own_name_and_port() -> None:
+    members = (VENUE, *FLEET)
+    assert {member.name for member in members} == set(PACKAGES)
+    assert len({member.port for member in members}) == len(members)
+    for member in members:
+        settings = settings_of(member.name)
+        assert (settings.service, settings.default_port) == (member.name, member.port)
+
+
+def test_every_agent_is_a_service_and_can_be_trained() -> None:
+    trainable = {entry.name for entry in entry_points(group="quantum.agents")}
+    assert trainable == set(AGENTS)
+    assert set(AGENT_SERVICES.values()) <= set(PACKAGES)
+
+
+def test_f05_every_stream_has_a_live_producer_and_its_consumers_exist() -> None:
+    services = set(PACKAGES) | {"quantum"}
+    for spec in REGISTRY:
+        assert spec.producers, spec.name
+        assert set(spec.producers) | set(spec.consumers) <= services, spec.name
+        assert set(spec.kinds) <= set(PAYLOADS), spec.name
+
+
+def test_every_kind_of_event_stands_on_exactly_one_stream() -> None:
+    kinds = [kind for spec in REGISTRY for kind in spec.kinds]
+    assert sorted(kinds) == sorted(PAYLOADS)
