@@ -38,7 +38,8 @@ def test_the_summary_counts_what_the_archive_holds(first: Run) -> None:
 def test_the_fleet_trades_and_every_way_out_of_a_position_occurs_or_is_open(first: Run) -> None:
     assert first.summary["approvals"] > 0
     assert first.summary["fills"] > first.summary["closed_trades"] > 0
-    reasons = {event["payload"]["exit_reason"] for event in first.events("executions") if event["kind"] == "TradeClosed"}
+    closed = [event["payload"] for event in first.events("executions") if event["kind"] == "TradeClosed"]
+    reasons = {payload["exit_reason"] for payload in closed}
     assert reasons & {"stop", "take_profit"}
     assert reasons <= {"stop", "take_profit", "time_stop", "opposite_signal"}
 

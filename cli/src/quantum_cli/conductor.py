@@ -82,8 +82,12 @@ class Conductor:
         self._bar_ts_ms = 0
         self._moved_at = time.monotonic()
 
-    async def run(self, close_times_ms: Sequence[int], bars_per_s: float | None, stopping: asyncio.Event) -> bool:
-        """Drive the market over all close times; True when the end was reached, False when asked to stop."""
+    async def announce(self) -> None:
+        """Tell the market time before the services start, so that their first events carry it."""
+        await self._look(int((await self._venue.get("/sim/status")).json()["now_ms"]))
+
+    async def run(self, close_times_ms: Sequence[int], bars_per_s: float | None) -> None:
+        """Drive the market over all close times; a later run over the same folder goes on where this one ended."""
         status = (await self._venue.get("/sim/status")).json()
         now_ms = int(status["now_ms"])
         self._positions = dict.fromkeys(self._streams, "0-0")
@@ -92,13 +96,10 @@ class Conductor:
         for close_ms in close_times_ms:
             if close_ms < now_ms:
                 continue
-            if stopping.is_set():
-                return False
             if bars_per_s is not None:
-                due = max(due + 1 / bars_per_s, time.monotonic() - 1 / bars_per_s)
-                await _sleep_until(due, stopping)
+                due = max(due + 1 / bars_per_s, time.monotonic())
+                await asyncio.sleep(due - time.monotonic())
             await self._play_bar(close_ms)
-        return True
 
     async def _rewind(self, now_ms: int) -> None:
         """Start reading where the bar in hand begins: everything after a restart, cheaply."""
@@ -212,13 +213,3 @@ _STAGES = {
     "PositionApproved": "allocations",
     "PositionRejected": "allocations",
 }
-
-
-async def _sleep_until(due: float, stopping: asyncio.Event) -> None:
-    pause_s = due - time.monotonic()
-    if pause_s > 0:
-        try:
-            async with asyncio.timeout(pause_s):
-                await stopping.wait()
-        except TimeoutError:
-            return

@@ -17,7 +17,8 @@ class FleetMember:
     name: str
     module: str
     port: int
-    url_hint: str = "/health/ready"
+    path: str = "/info"
+    """What a person would look at first."""
 
     @property
     def argv(self) -> list[str]:

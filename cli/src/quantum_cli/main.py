@@ -56,14 +56,9 @@ def up(
     horizon: Horizon = 5,
 ) -> None:
     """Run the whole fleet on this machine against the paper venue. Ctrl-C stops it."""
+    from quantum_cli.first_models import models_present, refuse_models_that_know_the_range, train_first_models
     from quantum_cli.report import write_summary
-    from quantum_cli.up import (
-        LocalFleet,
-        Stopped,
-        models_present,
-        refuse_models_that_know_the_range,
-        train_first_models,
-    )
+    from quantum_cli.up import LocalFleet, Stopped
 
     started = time.monotonic()
     try:
@@ -82,7 +77,9 @@ def up(
             horizon_bars=horizon,
         )
         claim_state_dir(plan)
-        console.print(f"Quantum Trader · {', '.join(plan.symbols)} · {plan.timeframe} · state in {plan.state_dir}")
+        console.print(
+            f"Quantum Trader · {', '.join(plan.symbols)} · {plan.timeframe} · state in {plan.state_dir}", soft_wrap=True
+        )
 
         async def everything() -> None:
             if not models_present(plan):

@@ -58,6 +58,11 @@ def parse_date(value: str | None, option: str) -> int | None:
     return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
 
 
+def iso(ts_ms: int) -> str:
+    """UTC milliseconds as an ISO date-time to the minute."""
+    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M")
+
+
 def parse_symbols(value: str) -> tuple[str, ...]:
     symbols = tuple(part.strip().upper() for part in value.split(",") if part.strip())
     if not symbols or len(set(symbols)) != len(symbols):

@@ -7,24 +7,24 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from quantum_cli.display import Tally
 from quantum_cli.plan import RunPlan
-from quantum_cli.up import Tally
 from recorder_svc.summary import summarise
 
 
 def write_summary(plan: RunPlan, tally: Tally, wall_s: float, path: Path | None, console: Console) -> None:
     """Count what the recorder archived, print the essentials, and write the JSON object when a path is given."""
-    replay_s = tally.replay_ended - tally.replay_started
     summary = {
         **summarise(plan.state_dir / "archive", f"sqlite:///{plan.state_dir / 'ledger.sqlite'}"),
         "dead_letters": tally.dead_letters,
-        "bars_per_s": round(tally.bars / replay_s, 2) if replay_s > 0 else 0.0,
+        "bars_per_s": round(tally.bars / tally.market_s, 2) if tally.market_s > 0 else 0.0,
         "wall_s": round(wall_s, 2),
     }
     console.print(
         f"{summary['decisions']} decisions · {summary['approvals']} approvals · {summary['orders']} orders · "
-        f"{summary['fills']} fills · {summary['closed_trades']} closed trades · balance {summary['final_balance']} USDT\n"
-        f"{tally.bars} symbol bars in {replay_s:.1f} s ({summary['bars_per_s']}/s) · "
+        f"{summary['fills']} fills · {summary['closed_trades']} closed trades · "
+        f"balance {summary['final_balance']} USDT\n"
+        f"{tally.bars} symbol bars in {tally.market_s:.1f} s ({summary['bars_per_s']}/s) · "
         f"fleet memory up to {tally.peak_pss_mb:.0f} MB (PSS)\n"
         f"decisions {summary['decisions_digest']}\nledger    {summary['ledger_digest']}",
         soft_wrap=True,

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Body, Depends
 
 from quantum_common.service import FleetSettings, MarketClock, Service, Stop, build_app, require_token
 from quantum_common.service.http import redacted
@@ -20,7 +20,7 @@ from quantum_common.testing import eventually, free_port
 
 PROGRAM = """
 import asyncio, sys
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from quantum_common import QuantumError
 from quantum_common.service import FleetSettings, Service, run
 
@@ -152,6 +152,19 @@ async def test_mutations_need_the_token(token: str | None, header: str | None, s
     async with client(Service(settings, {}, routers=[router])) as http:
         reply = await http.post("/act", headers={"authorization": header} if header else {})
     assert reply.status_code == status
+
+
+async def test_a_body_with_nan_is_answered_by_a_422_that_names_the_field() -> None:
+    router = APIRouter()
+
+    @router.post("/size")
+    async def size(body: Annotated[float, Body(embed=True, ge=0)]) -> float:
+        return body
+
+    async with client(Service(Settings(), {}, routers=[router])) as http:
+        reply = await http.post("/size", content=b'{"body": NaN}', headers={"content-type": "application/json"})
+    assert reply.status_code == 422
+    assert reply.json()["detail"][0]["loc"] == ["body", "body"]
 
 
 def test_replay_time_only_moves_forward() -> None:

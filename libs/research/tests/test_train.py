@@ -1,8 +1,9 @@
 """The whole of training on synthetic candles, with the four real agents."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import msgspec
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 
 import lgbm_agent.train
-import nhits_agent.train
 import patchtst_agent.train
 import xgb_agent.train
 from meta_svc.inputs import FEATURE_NAMES_V2
+from quantum_common.agent.spec import ModelSpec
 from quantum_common.candles import CandleFileError, write_candles
 from quantum_common.domain import AGENTS
 from quantum_common.features import feature_hash
@@ -22,17 +23,19 @@ from quantum_common.models.serving import load
 from quantum_common.models.store import read_artifact
 from quantum_research import ResearchError
 from quantum_research.artifacts import Candidate, publish_all, quality
-from quantum_research.forecaster import check_trainers
+from quantum_research.forecaster import ENTRY_POINT_GROUP, Trainer, check_trainers, load_trainers
 from quantum_research.networks import fit_network
 from quantum_research.testing import TINY, synthetic_candles, synthetic_dataset
 from quantum_research.train import TrainReport, TrainRequest, train
 
-TRAINERS = {
+# Trees in the place of the networks, whose fitting and export have tests of their own and take a minute.
+TREES = {
     "xgb": xgb_agent.train.TRAINER,
     "lgbm": lgbm_agent.train.TRAINER,
-    "nhits": nhits_agent.train.TRAINER,
-    "patchtst": patchtst_agent.train.TRAINER,
+    "nhits": lgbm_agent.train.LgbmTrainer(ModelSpec(agent="nhits", input_kind="row", view="relative")),
+    "patchtst": xgb_agent.train.XgbTrainer(ModelSpec(agent="patchtst", input_kind="row", view="relative")),
 }
+WITH_A_NETWORK = {**TREES, "patchtst": patchtst_agent.train.TRAINER}
 BARS = 2400
 SYMBOLS = ("AAAUSDT", "BBBUSDT")
 META_LOAD = {"expected_feature_hash": None, "expected_names": FEATURE_NAMES_V2, "expected_kind": "meta"}
@@ -56,15 +59,15 @@ class Run:
             to_ms=self.to_ms,
             quick=True,
         )
-        self.report: TrainReport = self.again(self.request)
+        self.report = self.train(self.request, WITH_A_NETWORK)
 
-    def again(self, request: TrainRequest) -> TrainReport:
-        return train(request, lambda stage, share: self.stages.append((stage, share)), TRAINERS)
+    def train(self, request: TrainRequest, trainers: Mapping[str, Trainer]) -> TrainReport:
+        return train(request, lambda stage, share: self.stages.append((stage, share)), trainers)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    yield Run(tmp_path_factory.mktemp("train"))
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("train"))
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -96,14 +99,15 @@ def test_no_label_reaches_beyond_the_end_of_the_range(run: Run) -> None:
 
 
 def test_training_again_gives_the_same_bytes_and_versions(run: Run) -> None:
-    other = replace(run.request, models_dir=run.request.models_dir.with_name("models-again"), report_dir=None)
-    again = run.again(other)
+    once, twice = (
+        replace(run.request, models_dir=run.request.models_dir.with_name(name), report_dir=None)
+        for name in ("once", "twice")
+    )
+    first, second = run.train(once, TREES), run.train(twice, TREES)
     for agent in (*AGENTS, "meta"):
-        first = read_artifact(run.request.models_dir, agent)
-        second = read_artifact(other.models_dir, agent)
-        assert first[1] == second[1], agent
-        assert first[0] == second[0], agent
-    assert {a: m.version for a, m in again.models.items()} == {a: m.version for a, m in run.report.models.items()}
+        assert read_artifact(once.models_dir, agent) == read_artifact(twice.models_dir, agent), agent
+        assert first.models[agent] == second.models[agent]
+    assert run.train(once, TREES).models == first.models  # and over itself: the version is there already
 
 
 def test_progress_rises_from_nothing_to_done(run: Run) -> None:
@@ -175,6 +179,18 @@ def test_f30_the_scaler_comes_from_the_training_part_only() -> None:
 
 def test_a_missing_candle_file_and_a_misregistered_trainer_are_named(run: Run) -> None:
     with pytest.raises(CandleFileError, match="NONEUSDT"):
-        run.again(replace(run.request, symbols=("NONEUSDT",)))
+        run.train(replace(run.request, symbols=("NONEUSDT",)), TREES)
     with pytest.raises(ResearchError, match="registered as xgb"):
-        check_trainers({"xgb": TRAINERS["lgbm"]})
+        check_trainers({"xgb": TREES["lgbm"]})
+
+
+def test_agents_without_their_package_or_extra_are_named() -> None:
+    def point(agent: str, module: str) -> EntryPoint:
+        return EntryPoint(agent, f"{module}:TRAINER", ENTRY_POINT_GROUP)
+
+    with pytest.raises(ResearchError, match="not installed: lgbm, nhits, patchtst"):
+        load_trainers([point("xgb", "xgb_agent.train")])
+    with pytest.raises(ResearchError, match="extra 'train'"):
+        load_trainers([point(agent, "no_such_library") for agent in AGENTS])
+    with pytest.raises(ResearchError, match="registered as lgbm"):
+        load_trainers([point(agent, "xgb_agent.train") for agent in AGENTS])

@@ -66,6 +66,18 @@ def test_a_large_order_walks_the_book_and_pays_more_level_by_level():
     assert prices == [Decimal("40002.0"), Decimal("40004.0"), Decimal("40006.0"), Decimal("40008.0")]
 
 
+def test_closing_in_parts_realises_exactly_the_cash_in_and_out_however_odd_the_average_price():
+    state = new_state()
+    for price, quantity in ((40_000, "0.013"), (40_111, "0.057")):
+        place(state, at(price), quantity=quantity)
+    for price, quantity in ((41_003, "0.03"), (40_507, "0.04")):
+        place(state, at(price), quantity=quantity, side="SELL", reduceOnly="true")
+
+    cash = sum((-account.signed(trade.side, trade.quantity) * trade.price for trade in state.trades), Decimal(0))
+    assert sum((trade.realized_pnl for trade in state.trades), Decimal(0)) == cash
+    assert state.position("BTCUSDT").cost == state.position("BTCUSDT").margin == 0
+
+
 def test_a_flip_closes_the_old_position_and_opens_the_rest():
     state = new_state()
     place(state, at(40_000), quantity="0.1")

@@ -185,31 +185,10 @@ class Killed(BaseException):
     """kill -9, as the code in its way sees it."""
 
 
-class KillSwitch:
-    """Stands before a bus or a venue and kills the process at the n-th call of a method, before or after its effect."""
-
-    def __init__(self, inner: Any, method: str, at: int, *, after: bool) -> None:
-        self._inner, self._method, self._left, self._after = inner, method, at, after
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return self._deadly(found) if name == self._method else found
-
-    def _deadly(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        async def wrapped(*arguments: Any, **options: Any) -> Any:
-            self._left -= 1
-            if self._left == 0 and not self._after:
-                raise Killed
-            result = await call(*arguments, **options)
-            if self._left == 0:
-                raise Killed
-            return result
-
-        return wrapped
-
-
 class Line:
     """An executor between a bus in memory and a real paper venue; the test is governer, feature-svc and conductor."""
+
+    Killed = Killed
 
     def __init__(self, bus: MemoryBus, settings: ExecutorSettings, http: httpx.AsyncClient) -> None:
         self.bus, self.settings, self.http = bus, settings, http
@@ -231,8 +210,7 @@ class Line:
         await self.consumer.handle(await self.consumer.start(), self.executor.handle)
 
     async def close(self) -> None:
-        for venue in self._venues:
-            await venue.close()
+        await asyncio.gather(*(venue.close() for venue in self._venues))
 
     async def status(self) -> dict[str, Any]:
         return (await self.http.get("/sim/status")).raise_for_status().json()
@@ -313,6 +291,7 @@ async def make_line(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     from exchange_sim.app import build as build_sim
     from exchange_sim.settings import SimSettings
 
+    lines: list[Line] = []
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(bars: Sequence[tuple[float, float, float, float]], **settings: Any) -> Line:
@@ -327,15 +306,11 @@ async def make_line(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False))
             own = ExecutorSettings(symbols=("BTCUSDT",), clock="replay", venue_url=url, **settings)
             line = Line(MemoryBus(), own, http)
-            stack.push_async_callback(line.close)
+            lines.append(line)
             return line
 
         yield make
-
-
-@pytest.fixture(scope="session")
-def kill_switch() -> type[KillSwitch]:
-    return KillSwitch
+        await asyncio.gather(*(line.close() for line in lines))  # ccxt takes a quarter of a second to close
 
 
 @contextlib.asynccontextmanager
@@ -344,10 +319,11 @@ async def _serving(app: Any) -> AsyncIterator[str]:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none"))
+    listener.listen()
     task = asyncio.create_task(server.serve([listener]))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True
         await task
         listener.close()

@@ -131,6 +131,16 @@ def test_f14_an_old_approval_after_its_trade_is_over_changes_nothing(bench):
     assert not bench.book.orders
 
 
+def test_f14_a_close_older_than_the_position_changes_nothing_and_one_of_the_same_bar_acts(bench):
+    bench.approve()
+    bench.fill_entry()
+    decided_at = bench.book.positions["BTCUSDT"].decision_bar_ts_ms
+    bench.approve(intent=Intent.CLOSE, bar_ts_ms=decided_at - HOUR_MS)
+    assert not bench.book.positions["BTCUSDT"].exit_reason
+    bench.approve(intent=Intent.CLOSE, bar_ts_ms=decided_at)
+    assert bench.book.positions["BTCUSDT"].exit_reason == "opposite_signal"
+
+
 def test_f16_a_second_position_on_a_symbol_is_refused(bench):
     bench.approve()
     bench.fill_entry()

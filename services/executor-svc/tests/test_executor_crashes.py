@@ -18,6 +18,30 @@ QUICK = {"venue_receive_window_ms": 300}
 """A short receive window, so that "not found" is believed soon."""
 
 
+class KillSwitch:
+    """Stands before a bus or a venue and kills the process at the n-th call of a method, before or after its effect."""
+
+    def __init__(self, killed, inner, method: str, at: int, *, after: bool) -> None:
+        self._killed, self._inner, self._method, self._left, self._after = killed, inner, method, at, after
+        self.armed = False
+
+    def __getattr__(self, name: str):
+        found = getattr(self._inner, name)
+        return self._deadly(found) if self.armed and name == self._method else found
+
+    def _deadly(self, call):
+        async def wrapped(*arguments, **options):
+            self._left -= 1
+            if self._left == 0 and not self._after:
+                raise self._killed
+            result = await call(*arguments, **options)
+            if self._left == 0:
+                raise self._killed
+            return result
+
+        return wrapped
+
+
 async def play(line) -> None:
     """An entry, a quiet bar, and a bar in which the target is reached."""
     await line.step(BAR)
@@ -49,9 +73,7 @@ async def ledger(line) -> dict[str, object]:
         ("venue", "account", 3),
     ],
 )
-async def test_f26_f28_a_kill_anywhere_leaves_the_ledger_of_the_undisturbed_run(
-    make_line, kill_switch, where, method, calls, after
-):
+async def test_f26_f28_a_kill_anywhere_leaves_the_ledger_of_the_undisturbed_run(make_line, where, method, calls, after):
     quiet = await make_line(BARS, **QUICK)
     await quiet.start()
     await play(quiet)
@@ -60,9 +82,9 @@ async def test_f26_f28_a_kill_anywhere_leaves_the_ledger_of_the_undisturbed_run(
     for at in range(1, calls + 1):
         line = await make_line(BARS, **QUICK)
         venue, bus = CcxtVenue(make_exchange(line.settings)), line.bus
-        await line.start(venue=venue)
-        deadly = kill_switch(bus if where == "bus" else venue, method, at, after=after)
+        deadly = KillSwitch(line.Killed, bus if where == "bus" else venue, method, at, after=after)
         await line.start(venue=deadly if where == "venue" else venue, bus=deadly if where == "bus" else bus)
+        deadly.armed = True
         await play(line)
         assert await ledger(line) == expected, at
         ids = await line.event_ids()

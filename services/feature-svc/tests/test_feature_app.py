@@ -417,3 +417,23 @@ async def test_on_a_real_server_a_bar_and_its_state_window_and_event_are_there_t
     assert vectors.tobytes() == table_of(venue.rows["A"]).vectors()[FIRST - 60 : FIRST + 4].tobytes()
     assert state.version == 4
     assert state.fields == {"bar_ts_ms": str((FIRST + 3) * MINUTE)}
+
+
+async def test_a_replay_publishes_a_bar_that_one_symbol_does_not_have_and_reports_how_many_did() -> None:
+    bus, venue = MemoryBus(), market()
+    del venue.rows["B"][FIRST + 1]
+    service = build(settings(), bus, venue)
+    stop = Stop()
+    loops = [asyncio.create_task(loop(stop, lambda: None)) for loop in service.loops.values()]
+    for minute, expected in ((FIRST, 3), (FIRST + 1, 2), (FIRST + 2, 3)):
+        venue.now_ms = (minute + 1) * MINUTE
+        await bus.append(KEYS.stream(CONTROL), clock_look(venue.now_ms))
+        progress = {"looked_ms": venue.now_ms, "published": expected}
+        await eventually(lambda progress=progress: reported(bus, progress))
+    stop.request()
+    await asyncio.gather(*loops)
+    assert [pair for pair in await bars_published(bus) if pair[1] == FIRST + 1] == [("A", FIRST + 1), ("C", FIRST + 1)]
+
+
+async def reported(bus: Bus, progress: dict[str, int]) -> bool:
+    return await bus.counters(KEYS.features_progress()) == progress

@@ -1,5 +1,7 @@
 """The service on the bus: when a bar is settled, what one commit holds, and what a restart finds."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,14 @@ from governer_svc.app import RiskService
 from governer_svc.settings import Settings
 from governer_svc.state import decode_state
 from governer_svc.view import Mirror
-from quantum_common.bus import Bus, BusUnavailable, Consumer, MemoryBus, RedisBus
+from quantum_common.bus import Bus, BusUnavailable, Consumer, MemoryBus, RedisBus, Status, Unit
 from quantum_common.contracts import (
     ALLOCATIONS,
     CONTROL,
     DECISIONS,
     EXECUTIONS,
     FEATURES,
+    AccountPosition,
     AccountUpdated,
     ApprovalExpired,
     Candle,
@@ -31,7 +34,7 @@ from quantum_common.contracts import (
     encode,
     envelope,
 )
-from quantum_common.domain.signal import Action
+from quantum_common.domain.signal import Action, OrderSide
 from quantum_common.testing import running_server
 
 HOUR = 3_600_000
@@ -99,10 +102,18 @@ class Fleet:
         )
         return await self.publish(self.settings.keys.stream(DECISIONS, symbol), payload, "meta-svc", symbol, bar, "")
 
-    async def account(self, bar: int = BAR, as_of_ms: int = CLOSE, equity: int = 10_000) -> None:
+    async def account(
+        self,
+        bar: int = BAR,
+        as_of_ms: int = CLOSE,
+        equity: int = 10_000,
+        positions: tuple[AccountPosition, ...] = (),
+    ) -> None:
         self.sequence += 1
         minimums = {BTC: Decimal(5), ETH: Decimal(5)}
-        payload = AccountUpdated("bar", Decimal(10_000), Decimal(equity), (), as_of_ms, bar, self.sequence, minimums)
+        payload = AccountUpdated(
+            "bar", Decimal(10_000), Decimal(equity), positions, as_of_ms, bar, self.sequence, minimums
+        )
         stream = self.settings.keys.stream(EXECUTIONS)
         await self.publish(stream, payload, "executor-svc", "", bar, str(self.sequence))
 
@@ -215,24 +226,26 @@ async def test_what_was_held_is_delivered_again_after_a_restart_and_judged_once(
 
 
 class CutAfterCommit(MemoryBus):
-    """Loses the reply of the next commit that writes, as a cut connection does; its inputs elsewhere stay pending."""
+    """Cuts the connection within the next commit that writes verdicts: they are there, the features are acknowledged,
+    the decision is not, and no reply arrives.
+    """
 
     cut = False
 
-    async def commit(self, units: Any) -> Any:
+    async def commit(self, units: Sequence[Unit]) -> list[Status]:
         if not (self.cut and units[0].outputs):
             return await super().commit(units)
         self.cut = False
-        unacknowledged = [without_inputs(unit) for unit in units]
-        await super().commit(unacknowledged)
+        await super().commit([replace(unit, inputs=()) for unit in units])
+        features = [entry for unit in units for entry in unit.inputs if entry.stream.endswith("features")]
+        await super().commit([Unit(inputs=features)])
         raise BusUnavailable("reply lost")
 
 
-def without_inputs(unit: Any) -> Any:
-    return type(unit)((), unit.states, unit.watermarks, unit.writes, unit.outputs)
-
-
-async def test_f15_a_lost_reply_gives_neither_a_second_verdict_nor_a_second_reservation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_f15_a_lost_reply_gives_neither_a_second_verdict_nor_a_second_reservation(
+    tmp_path: Path, restarted: bool
+) -> None:
     bus = CutAfterCommit()
     fleet = await fleet_on(bus, tmp_path)
     await fleet.account()
@@ -241,6 +254,8 @@ async def test_f15_a_lost_reply_gives_neither_a_second_verdict_nor_a_second_rese
     bus.cut = True
     with pytest.raises(BusUnavailable):
         await fleet.turn()
+    if restarted:
+        fleet.restart()
     await fleet.start()
     assert len(await fleet.verdicts()) == 1
     assert await fleet.pending() == 0
@@ -263,6 +278,32 @@ async def test_two_instances_that_hold_the_same_bar_give_one_verdict(tmp_path: P
     await zombie.handle(batch)
     assert len(await fleet.verdicts()) == 2
     assert len(fleet.service.store.state.reservations) == 2
+
+
+async def test_a_zombie_that_holds_more_than_was_decided_adds_only_what_is_missing(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path, clock="live")
+    await fleet.account()
+    await fleet.features(BTC, 2)
+    await fleet.decision(BTC, "BUY", 0.8)
+    await fleet.turn()
+    zombie = fleet.service
+    fleet.restart()
+    await fleet.start()
+    fleet.wall_ms += 250
+    await fleet.turn()
+    await fleet.decision(ETH, "BUY", 0.7)
+    await zombie.handle(await fleet.consumer.read(10))
+    assert [event.symbol for event in await fleet.verdicts()] == [BTC, ETH]
+    assert await fleet.pending() == 0
+
+
+async def test_two_instances_that_change_limits_lose_neither_change(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    other = await fleet_on(fleet.bus, tmp_path)
+    await fleet.service.change_limits({"max_daily_trades": 3}, who="ada", why="calm")
+    await other.service.change_limits({"kelly_fraction": 0.1}, who="bob", why="calmer")
+    config = other.service.store.config
+    assert (config.max_daily_trades, config.kelly_fraction) == (3, 0.1)
 
 
 async def test_an_approval_never_submitted_expires_as_an_event(tmp_path: Path) -> None:
@@ -296,11 +337,32 @@ async def test_f25_the_kill_switch_stands_beside_the_state_for_the_executor(tmp_
     fleet = await fleet_on(MemoryBus(), tmp_path)
     key = fleet.settings.keys.account_state("governer-svc")
     assert (await fleet.bus.state(key)).fields["trading_state"] == "ACTIVE"
-    await fleet.service.change_limits({"emergency_stop": True}, who="ada", why="outage", flatten=True)
+    await fleet.service.change_limits({"emergency_stop": True}, who="ada", why="outage")
     fields = (await fleet.bus.state(key)).fields
-    assert (fields["trading_state"], fields["emergency_stop"], fields["flattens"]) == ("REDUCING", "1", "1")
+    assert (fields["trading_state"], fields["emergency_stop"]) == ("REDUCING", "1")
     look = decode((await fleet.bus.newest(fleet.settings.keys.stream(CONTROL), 1))[0].data)
-    assert look.payload.subject == "flatten"
+    assert look.payload.subject == "config"
+    assert await fleet.verdicts() == []
+
+
+async def test_an_operators_flatten_approves_the_exit_of_every_open_position(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    await fleet.account(
+        positions=(
+            AccountPosition(ETH, OrderSide.SELL, Decimal(1), Decimal(9), Decimal(9), Decimal(0)),
+            AccountPosition(BTC, OrderSide.BUY, Decimal(1), Decimal(9), Decimal(9), Decimal(0)),
+        )
+    )
+    await fleet.turn()
+    for _ in range(2):
+        await fleet.service.change_limits({"emergency_stop": True}, who="ada", why="outage", flatten=True)
+    exits = await fleet.verdicts()
+    assert [(event.symbol, event.payload.intent, event.payload.action) for event in exits[:2]] == [
+        (BTC, "close", "SELL"),
+        (ETH, "close", "BUY"),
+    ]
+    assert {event.bar_ts_ms for event in exits} == {BAR}
+    assert len({event.event_id for event in exits}) == 4
 
 
 async def test_limits_changed_at_run_time_survive_a_restart_and_the_others_follow_the_settings(tmp_path: Path) -> None:

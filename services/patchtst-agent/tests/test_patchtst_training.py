@@ -1,7 +1,10 @@
 """Fitting and export of the patchtst agent."""
 
+from importlib.metadata import entry_points
+
 from patchtst_agent.model import MODEL
 from patchtst_agent.train import TRAINER
+from quantum_research.forecaster import ENTRY_POINT_GROUP
 from quantum_research.testing import check_trainer
 
 
@@ -12,3 +15,8 @@ def test_the_exported_patchtst_model_is_the_trained_one_at_every_batch_size_and_
 def test_the_patchtst_trainer_makes_the_model_that_is_served() -> None:
     assert TRAINER.model == MODEL
     assert MODEL.agent == "patchtst"
+
+
+def test_training_finds_the_patchtst_agent_by_its_entry_point() -> None:
+    (point,) = entry_points(group=ENTRY_POINT_GROUP, name="patchtst")
+    assert point.load() is TRAINER

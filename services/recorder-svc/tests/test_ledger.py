@@ -135,6 +135,11 @@ def test_an_entry_refused_before_it_was_submitted_is_kept_with_its_reason(ledger
     assert (order["status"], order["reason"], order["quantity"]) == ("rejected", "MIN_QUANTITY", None)
 
 
+def test_the_quantity_of_a_fill_is_not_taken_for_its_orders(ledger: Ledger) -> None:
+    ledger.write([fill("0", "3")])
+    assert ledger.newest("orders", 10)[0]["quantity"] is None
+
+
 def test_a_failing_batch_leaves_nothing_behind(ledger: Ledger) -> None:
     nameless = msgspec.structs.replace(FUNDED, event_id=None)
     with pytest.raises(Exception, match="NOT NULL"):

@@ -1,5 +1,6 @@
 """The recorder on the bus: what is acknowledged is written, and what is written twice is read once."""
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import httpx
 import msgspec
 import pytest
 
-from quantum_common.bus import Bus, BusUnavailable, Consumer, MemoryBus, RedisBus
+from quantum_common.bus import Bus, BusUnavailable, Consumer, MemoryBus, RedisBus, Unit
 from quantum_common.contracts import (
     EXECUTIONS,
     FEATURES,
@@ -24,7 +25,7 @@ from quantum_common.contracts import (
     envelope,
 )
 from quantum_common.domain.signal import OrderSide, Role
-from quantum_common.service import build_app
+from quantum_common.service import Stop, build_app
 from quantum_common.testing import running_server
 from recorder_svc.app import Recorder, build
 from recorder_svc.archive import days, read_day
@@ -184,3 +185,32 @@ async def test_the_api_shows_the_newest_rows_of_a_symbol(tmp_path: Path) -> None
     for close in service.closing:
         await close()
     await fleet.recorder.close()
+
+
+async def test_f22_streams_are_trimmed_up_to_what_every_group_has_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recorder_svc.app.KEPT_ENTRIES", 1)
+    fleet = Fleet(MemoryBus(), tmp_path)
+    stream = fleet.settings.keys.stream(PREDICTIONS, BTC)
+    meta = Consumer(fleet.bus, [stream], "meta-svc", "1")
+    await meta.start()
+    await fleet.turn(started=False)
+    for number in range(4):
+        await fleet.publish(PREDICTIONS, PredictionAbstained("xgb", "model_not_loaded", ""), key=str(number))
+    await fleet.turn()
+    await trim_once(fleet)
+    assert (await fleet.bus.stream_infos([stream]))[stream].length == 4, "meta-svc has not read them"
+    held = await meta.read(10)
+    await fleet.bus.commit([Unit(inputs=[received.entry for received in held[:2]])])
+    await trim_once(fleet)
+    assert (await fleet.bus.stream_infos([stream]))[stream].length == 2, "what meta-svc holds must stay"
+    await fleet.recorder.close()
+
+
+async def trim_once(fleet: Fleet) -> None:
+    stop = Stop()
+    trimming = asyncio.create_task(fleet.recorder.trim(stop, lambda: None))
+    await asyncio.sleep(0.05)
+    stop.request()
+    await trimming

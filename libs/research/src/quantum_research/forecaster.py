@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 
 import numpy as np
@@ -64,14 +64,24 @@ class Trainer(Protocol):
 
 
 def installed_trainers() -> dict[str, Trainer]:
-    """The trainers of the installed agents (entry points `quantum.agents`), in the order of AGENTS.
+    """The trainers of the installed agents (entry points `quantum.agents`). Raises ResearchError."""
+    return load_trainers(entry_points(group=ENTRY_POINT_GROUP))
 
-    Raises ResearchError when an agent of the fleet is not installed with its extra `train`.
+
+def load_trainers(points: Iterable[EntryPoint]) -> dict[str, Trainer]:
+    """A trainer per agent, in the order of AGENTS.
+
+    Raises ResearchError when an agent of the fleet is missing, lacks its extra `train`, or trains another one's model.
     """
-    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    found = {point.name: point for point in points}
     if missing := [agent for agent in AGENTS if agent not in found]:
         raise ResearchError(f"agents not installed: {', '.join(missing)}; install them with their extra 'train'")
-    return {agent: found[agent].load() for agent in AGENTS}
+    try:
+        trainers: dict[str, Trainer] = {agent: found[agent].load() for agent in AGENTS}
+    except ImportError as error:
+        raise ResearchError(f"{error}; install the agents with their extra 'train'") from error
+    check_trainers(trainers)
+    return trainers
 
 
 def model_input(spec: ModelSpec, data: Dataset) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""V2, the stacked meta model: multinomial logistic regression on the agents' out-of-fold votes (extra `meta`).
+"""V2, the stacked meta model: multinomial logistic regression on the agents' out-of-fold votes.
 
 Its 26 inputs are built by the meta service's own function, so training and serving cannot differ.
 """

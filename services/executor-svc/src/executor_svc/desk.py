@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from decimal import Decimal
 
 from executor_svc import core
@@ -21,6 +22,7 @@ from executor_svc.errors import VenueRefused, VenueUnreachable
 from executor_svc.journal import Journal
 from executor_svc.metrics import FOREIGN_TRADES, SUBMIT_LATENCY, WALLET_DRIFT
 from executor_svc.settings import ExecutorSettings
+from quantum_common.domain.signal import Role
 from quantum_common.service.clock import MarketClock, wall_ms
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ CLOCK_ALLOWANCE_MS = 500
 """On top of the receive window before "not found" is believed."""
 IDLE_ROUNDS = 6
 """Rounds without progress (about a second) after which `settle` gives up for now."""
+SETTLE_S = 5.0
+"""However much it progresses, `settle` lets others have a turn after so long."""
 
 
 class Desk:
@@ -45,8 +49,8 @@ class Desk:
 
     async def settle(self) -> bool:
         """Work until nothing is left to do; False when what is left has to wait. Raises VenueUnreachable."""
-        idle = 0
-        while True:
+        idle, deadline = 0, time.monotonic() + SETTLE_S
+        while time.monotonic() < deadline:
             before = self._journal.version
             await self._round()
             if not self._journal.book.unsettled:
@@ -56,6 +60,7 @@ class Desk:
                 return False
             if idle:
                 await asyncio.sleep(0.01 * 2**idle)
+        return False
 
     async def look(self) -> bool:
         """Take in what happened at the venue on every exposed symbol, then settle."""
@@ -138,6 +143,8 @@ class Desk:
         report = await self._venue.look_up(order)
         if report is not None:
             return core.take_report(book, report, wall_ms())
+        if order.role is Role.ENTRY and not self.account_trusted:
+            return book, ()  # no entry leaves before the first reconciliation
         latest = max(order.submitted_wall_ms, self._journal.loaded_wall_ms)
         if wall_ms() <= latest + self._receive_window_ms + CLOCK_ALLOWANCE_MS:
             return book, ()

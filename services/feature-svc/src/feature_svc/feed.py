@@ -22,7 +22,7 @@ class Feed:
     state: SymbolState = field(default_factory=SymbolState)
     version: int = 0
     published_ts: int = -1
-    """Watermark as read: newest bar published, by whichever instance."""
+    """Newest bar published, by whichever instance: the watermark."""
     first_ts: int = 0
     """Bars before this one are not published, however many came before them."""
     stale: bool = False

@@ -165,6 +165,7 @@ class Looker:
         await self._commit(self._publisher.bar(published, live_symbols))
         self._newest_published = (ts, live_symbols)
         for feed, _ in published:
+            feed.published_ts = ts
             metrics.BARS_PUBLISHED.labels(feed.symbol).inc()
 
     async def _save(self) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from msgspec.structs import replace
 
 from governer_svc import metrics
 from governer_svc.api import router
 from governer_svc.checks import Signal
-from governer_svc.config import Limit, RiskConfig, with_overrides
-from governer_svc.core import PositionAllocation, allocate, as_event, log_line
+from governer_svc.config import Limit, RiskConfig
+from governer_svc.core import PositionAllocation, allocate, as_event, flatten_all, log_line
 from governer_svc.executions import Released, take_in
 from governer_svc.gate import BarGate, Deadlines, SettledBar
 from governer_svc.settings import Settings
@@ -115,9 +112,7 @@ class RiskService:
 
     async def _settle_ready(self) -> None:
         while True:
-            account = self.store.state.account
-            known_bar = account.bar_ts_ms if account else -1
-            bar = self._gate.ready(known_bar, self.store.state.decided_bars, self._clock())
+            bar = self._gate.ready(self.store.state.account_bar_ts_ms, self._clock())
             if bar is None:
                 break
             await self._settle(bar)
@@ -141,7 +136,7 @@ class RiskService:
             marks = [
                 Watermark(self._allocations, self._settings.service, verdict.symbol, bar.bar_ts_ms) for verdict in made
             ]
-            return Change(state, [self._verdict(verdict, bar) for verdict in made], marks)
+            return Change(state, [self._verdict(verdict, bar.bar_ts_ms, bar.timeframe) for verdict in made], marks)
 
         status = await self.store.commit(step, [received.entry for received in bar.held])
         self._gate.settled(bar.bar_ts_ms)
@@ -151,14 +146,14 @@ class RiskService:
                 metrics.VERDICTS.labels(verdict.reason).inc()
             self._show()
 
-    def _verdict(self, verdict: PositionAllocation, bar: SettledBar) -> Output:
+    def _verdict(self, verdict: PositionAllocation, bar_ts_ms: int, timeframe: str) -> Output:
         event = envelope(
             as_event(verdict),
             producer=self._settings.producer,
             produced_at_ms=self._clock(),
             symbol=verdict.symbol,
-            timeframe=bar.timeframe,
-            bar_ts_ms=bar.bar_ts_ms,
+            timeframe=timeframe,
+            bar_ts_ms=bar_ts_ms,
             natural_key=verdict.decision_id,
         )
         return Output(self._allocations, encode(event))
@@ -174,34 +169,35 @@ class RiskService:
             await self._bus.commit(units)
 
     async def change_limits(self, changes: dict[str, Limit], *, who: str, why: str, flatten: bool = False) -> None:
-        """An operator's change, in force from the next bar on. Raises InvalidRiskConfig and changes nothing then."""
+        """An operator's change, in force from the next bar on; `flatten` approves the exit of every open position in
+        the same commit. Raises InvalidRiskConfig and changes nothing then.
+        """
         await self.store.ensure_loaded()
-        at_ms = self._clock()
+        at_ms, timeframe = self._clock(), self._settings.timeframe
 
         def step(state: RiskState, config: RiskConfig) -> Change:
-            with_overrides(config, changes)
             changed = change_limits(state, changes, who=who, why=why, at_ms=at_ms)
-            return Change(replace(changed, flattens=changed.flattens + flatten))
+            if not flatten:
+                return Change(changed)
+            changed, exits = flatten_all(changed, config)
+            return Change(changed, [self._verdict(row, changed.account_bar_ts_ms, timeframe) for row in exits])
 
         await self.store.commit(step)
         log.warning("[GOVERNER] limits changed by %s: %s (%s)%s", who, changes, why, ", flatten" if flatten else "")
         self._show()
-        await self._tell("flatten" if flatten else "config", at_ms)
+        await self._tell(at_ms)
 
-    async def _tell(self, subject: Any, at_ms: int) -> None:
+    async def _tell(self, at_ms: int) -> None:
         """Wake the others up; the truth is the plain fields of the state key."""
         look = envelope(
-            Look(subject),
-            producer=self._settings.producer,
-            produced_at_ms=at_ms,
-            natural_key=f"{subject}:{at_ms}",
+            Look("config"), producer=self._settings.producer, produced_at_ms=at_ms, natural_key=f"config:{at_ms}"
         )
         await self._bus.append(self._settings.keys.stream(CONTROL), encode(look))
 
     def what_if(self, symbol: str, action: str, confidence: float) -> PositionAllocation:
         """The verdict on an invented decision at the close of the newest bar; nothing is reserved or published."""
         state = self.store.state
-        bar_ts_ms = state.account.bar_ts_ms if state.account else 0
+        bar_ts_ms = state.account_bar_ts_ms
         now_ms = decision_ts_ms(bar_ts_ms, self._settings.timeframe)
         signal = Signal("what-if", symbol, action, confidence)
         _, (verdict,) = allocate(

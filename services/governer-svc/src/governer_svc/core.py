@@ -14,8 +14,8 @@ from governer_svc.checks import too_small as refuse_too_small
 from governer_svc.config import RiskConfig
 from governer_svc.kelly import kelly_optimal
 from governer_svc.state import Reservation, RiskState, roll_day
-from quantum_common.contracts import PositionApproved, PositionRejected
-from quantum_common.domain.signal import Action, Intent
+from quantum_common.contracts import PositionApproved, PositionRejected, content_id
+from quantum_common.domain.signal import Action, Intent, OrderSide
 from quantum_common.domain.timeframe import decision_ts_ms
 
 CENT = Decimal("0.01")
@@ -166,6 +166,31 @@ def _reserve(state: RiskState, verdict: PositionAllocation, bar_ts_ms: int, time
         daily_trades=state.daily_trades + 1,
         reservations={**state.reservations, verdict.decision_id: held},
     )
+
+
+def flatten_all(state: RiskState, config: RiskConfig) -> tuple[RiskState, tuple[PositionAllocation, ...]]:
+    """An operator's command to close every open position: one approved exit each, with ids of its own.
+
+    No decision stands behind them, so their confidence is 0; only people come here, never a signal (F10).
+    """
+    state = replace(state, flattens=state.flattens + 1)
+    as_of_ms = state.account.as_of_ms if state.account else 0
+    exits = [
+        PositionAllocation(
+            decision_id=content_id("flatten", state.flattens, symbol),
+            symbol=symbol,
+            action=Action.SELL if position.side is OrderSide.BUY else Action.BUY,
+            confidence=0.0,
+            approved=True,
+            reason="OPERATOR_FLATTEN",
+            detail="OPERATOR_FLATTEN",
+            batch_rank=rank,
+            intent=Intent.CLOSE,
+            expires_at_ms=as_of_ms + config.max_signal_age_ms,
+        )
+        for rank, (symbol, position) in enumerate(sorted(state.positions.items()))
+    ]
+    return state, tuple(exits)
 
 
 def as_event(verdict: PositionAllocation) -> PositionApproved | PositionRejected:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -66,19 +65,15 @@ class BarGate:
         bar.entries[received.entry.stream, received.entry.entry_id] = received
         return bar
 
-    def ready(self, account_bar_ts_ms: int, decided: Mapping[str, int], now_ms: int) -> SettledBar | None:
-        """The oldest bar with decisions, once it need not wait any longer; younger bars wait behind it.
-
-        `decided` has the newest bar per symbol that has its verdict: those symbols are not waited for again.
-        """
+    def ready(self, account_bar_ts_ms: int, now_ms: int) -> SettledBar | None:
+        """The oldest bar with decisions, once it need not wait any longer; younger bars wait behind it."""
         with_decisions = [ts for ts, bar in self._bars.items() if bar.decisions]
         if not with_decisions:
             return None
         bar_ts_ms = min(with_decisions)
         bar = self._bars[bar_ts_ms]
         waited_ms = now_ms - (bar.first_decision_ms if bar.first_decision_ms is not None else now_ms)
-        done_before = sum(ts >= bar_ts_ms for symbol, ts in decided.items() if symbol not in bar.decisions)
-        complete = bar.live_symbols is not None and len(bar.decisions) + done_before >= bar.live_symbols
+        complete = bar.live_symbols is not None and len(bar.decisions) >= bar.live_symbols
         known = account_bar_ts_ms >= bar_ts_ms
         if self._deadlines is not None:
             complete = complete or waited_ms >= self._deadlines.decisions_ms

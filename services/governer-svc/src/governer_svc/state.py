@@ -112,6 +112,11 @@ class RiskState(msgspec.Struct, frozen=True):
     """Flatten commands given so far: part of their decision ids."""
 
     @property
+    def account_bar_ts_ms(self) -> int:
+        """Newest bar on which the executor has finished its work; -1 before the first account update."""
+        return self.account.bar_ts_ms if self.account else -1
+
+    @property
     def exposure_usd(self) -> Decimal:
         """Open positions and reservations together."""
         open_usd = sum((position.notional_usd for position in self.positions.values()), _ZERO)

@@ -64,14 +64,10 @@ class RiskStore:
         """Run the step on the newest state and commit it with its outputs and acknowledgements.
 
         Returns OK, LOST (somebody else has the inputs) or DUP (the outputs are there). Raises Contended, and
-        BusUnavailable: then the outcome is unknown, and the state is read again before the next step.
+        BusUnavailable: then the outcome is unknown, and the version tells the next step what it was.
         """
         async with self._lock:
-            try:
-                return await self._commit(step, inputs)
-            except BaseException:
-                self._version = None
-                raise
+            return await self._commit(step, inputs)
 
     async def _commit(self, step: Step, inputs: Sequence[Entry]) -> Status:
         for _ in range(ATTEMPTS):
@@ -94,11 +90,9 @@ class RiskStore:
 
 def plain_fields(state: RiskState, config: RiskConfig) -> dict[str, str | int]:
     """What others read without knowing the state's shape: the kill switch, and how far the account is taken in."""
-    account = state.account
     return {
         "trading_state": config.effective_state.value,
         "emergency_stop": int(config.emergency_stop),
-        "flattens": state.flattens,
-        "account_bar_ts_ms": account.bar_ts_ms if account else -1,
-        "account_sequence": account.sequence if account else -1,
+        "account_bar_ts_ms": state.account_bar_ts_ms,
+        "account_sequence": state.account.sequence if state.account else -1,
     }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Protocol
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from meta_svc.core import Outcome, Regime
@@ -55,22 +53,6 @@ class WhatIf(BaseModel):
         return Question(votes, Regime(self.regime_info.volatility, self.regime_info.trend_strength))
 
 
-class NamedFieldRoute(APIRoute):
-    """A 422 that names the field without repeating the value: NaN and infinity cannot be written as JSON."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def without_values(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except RequestValidationError as error:
-                shown = [{name: part for name, part in row.items() if name != "input"} for row in error.errors()]
-                raise RequestValidationError(shown) from error
-
-        return without_values
-
-
 class Backend(Protocol):
     """What the routes need of the service."""
 
@@ -82,7 +64,7 @@ class Backend(Protocol):
 
 def router(backend: Backend, reset_guard: Callable[..., Any] | None) -> APIRouter:
     """`reset_guard` is the dependency that checks a token, None when the reset needs none."""
-    routes = APIRouter(prefix="/api/ai/meta", tags=["meta"], route_class=NamedFieldRoute)
+    routes = APIRouter(prefix="/api/ai/meta", tags=["meta"])
 
     @routes.get("/status")
     async def status() -> dict[str, Any]:

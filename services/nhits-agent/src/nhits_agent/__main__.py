@@ -1,7 +1,6 @@
-from quantum_common.agent import build
-from quantum_common.service import run
-
 from nhits_agent.model import MODEL
 from nhits_agent.settings import Settings
+from quantum_common.agent import build
+from quantum_common.service import run
 
 run(build(Settings(), MODEL))

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy.exc import OperationalError
 
-from quantum_common.bus import Bus, Consumer, Received, RedisBus, Unit, run_consumer
+from quantum_common.bus import Bus, BusUnavailable, Consumer, Received, RedisBus, Unit, run_consumer
+from quantum_common.contracts import REGISTRY
 from quantum_common.service import Service, Stop, run
 from recorder_svc import metrics
 from recorder_svc.api import router
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 ACKS_PER_UNIT = 256
 BLOCK_MS = 1000
+TRIM_EVERY_S = 30
+KEPT_ENTRIES = 5_000
+"""Newest entries of a stream that stay although all have read them: people and dashboards look back."""
 
 
 class Recorder:
@@ -80,6 +84,27 @@ class Recorder:
         if units:
             await self._bus.commit(units)
 
+    async def trim(self, stop: Stop, beat: Callable[[], None]) -> None:
+        """Drop entries that every registered group has acknowledged: they are in the archive (F22)."""
+        while not stop.requested:
+            beat()
+            for spec in REGISTRY:
+                for stream in self._settings.keys.all_streams(spec) if spec.consumers else ():
+                    await self._trim(stream, spec.consumers)
+            for _ in range(TRIM_EVERY_S):
+                beat()
+                if await stop.wait(1.0):
+                    return
+
+    async def _trim(self, stream: str, groups: Sequence[str]) -> None:
+        try:
+            dropped = await self._bus.trim(stream, groups, KEPT_ENTRIES)
+        except BusUnavailable as error:
+            log.warning("trimming of %s put off: %s", stream, error)
+            return
+        metrics.TRIM_BLOCKED.labels(stream_name(stream)).set(dropped is None)
+        metrics.ENTRIES_TRIMMED.labels(stream_name(stream)).inc(dropped or 0)
+
     def not_ready(self) -> list[str]:
         return [] if self._created else ["the ledger is not open"]
 
@@ -94,7 +119,7 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
     recorder = Recorder(settings, bus)
     return Service(
         settings=settings,
-        loops={"consume": recorder.consume},
+        loops={"consume": recorder.consume, "trim": recorder.trim},
         routers=[router(recorder.ledger)],
         not_ready=recorder.not_ready,
         closing=[recorder.close, bus.close],

@@ -54,7 +54,7 @@ EXECUTIONS = StreamSpec(
     ("executor-svc",),
     ("governer-svc", "recorder-svc"),
 )
-CONTROL = StreamSpec("control", ("Look",), ("quantum",), ())
+CONTROL = StreamSpec("control", ("Look",), ("quantum", "governer-svc"), ())
 """Read by every instance without a group."""
 
 REGISTRY: tuple[StreamSpec, ...] = (FEATURES, PREDICTIONS, DECISIONS, ALLOCATIONS, EXECUTIONS, CONTROL)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import SecretStr
@@ -51,6 +52,13 @@ def kit_router(service: Service) -> APIRouter:
         }
 
     return router
+
+
+async def bad_request(_: Request, error: Exception) -> JSONResponse:
+    """422 that names each wrong field, without its value: NaN and infinity cannot be written as JSON."""
+    assert isinstance(error, RequestValidationError)
+    rows = [{"loc": row["loc"], "msg": row["msg"], "type": row["type"]} for row in error.errors()]
+    return JSONResponse({"detail": rows}, 422)
 
 
 def redacted(settings: FleetSettings) -> dict[str, Any]:

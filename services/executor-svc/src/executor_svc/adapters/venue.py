@@ -28,7 +28,7 @@ LEVERAGE = 1
 TRADES_PER_PAGE = 1_000
 DEPTH_LEVELS = 20
 
-DEFINITE = (
+NEVER_SENT_OR_REFUSED = (
     ccxt.InvalidOrder,
     ccxt.InsufficientFunds,
     ccxt.BadRequest,
@@ -37,9 +37,13 @@ DEFINITE = (
     ccxt.NotSupported,
     ccxt.ArgumentsRequired,
 )
-"""The venue (or ccxt, before sending) said no. Everything else leaves open what happened (F27)."""
-DUPLICATE_CODES = ("-4116", "-20132")
+"""Errors without a code of the venue that are definite all the same: ccxt refused, or understood the refusal."""
+UNKNOWN_OUTCOME_CODES = frozenset({"-1000", "-1001", "-1003", "-1006", "-1007", "-1008", "-1015", "-1016", "-1021"})
+"""The venue itself does not know, or was too busy to look (F27)."""
+DUPLICATE_CODES = frozenset({"-4116", "-20132"})
 """The client id is taken: an earlier request with it did arrive. So ask; this is not a rejection."""
+NOT_FOUND_CODES = frozenset({"-2011", "-2013"})
+WOULD_TRIGGER_CODE = "-2021"
 NOTHING_TO_CHANGE = ("-4046", "-4059")
 
 STATUS: dict[str, ReportStatus] = {
@@ -224,18 +228,19 @@ class CcxtVenue:
         except ccxt.BaseError as error:
             raise self._ours(error) from error
 
-    def _ours(self, error: Exception) -> VenueRefused | VenueUnreachable:
+    def _ours(self, error: ccxt.BaseError) -> VenueRefused | VenueUnreachable:
+        """Judged by the venue's code: ccxt's classes follow the address, and the paper venue has another one."""
         detail = str(error)
-        code = match.group(1) if (match := re.search(r'"code":\s*"?(-?\d+)', detail)) else type(error).__name__
-        if isinstance(error, DEFINITE) and code not in DUPLICATE_CODES:
-            if isinstance(error, ccxt.OrderNotFound):
-                code = "NOT_FOUND"
-            elif isinstance(error, ccxt.OrderImmediatelyFillable):
-                code = WOULD_TRIGGER
-            VENUE_ERRORS.labels("refused").inc()
-            return VenueRefused(code, detail)
-        VENUE_ERRORS.labels("unreachable").inc()
-        return VenueUnreachable(f"{type(error).__name__}: {detail}")
+        match = re.search(r'"code":\s*"?(-?\d+)', detail)
+        code = match.group(1) if match else ""
+        refused = bool(code) or isinstance(error, NEVER_SENT_OR_REFUSED)
+        if isinstance(error, ccxt.OperationFailed) or code in UNKNOWN_OUTCOME_CODES | DUPLICATE_CODES or not refused:
+            VENUE_ERRORS.labels("unreachable").inc()
+            return VenueUnreachable(f"{type(error).__name__}: {detail}")
+        VENUE_ERRORS.labels("refused").inc()
+        if code in NOT_FOUND_CODES or isinstance(error, ccxt.OrderNotFound):
+            return VenueRefused("NOT_FOUND", detail)
+        return VenueRefused(WOULD_TRIGGER if code == WOULD_TRIGGER_CODE else code or type(error).__name__, detail)
 
 
 def _market(symbol: str, market: Mapping[str, Any]) -> Market:

@@ -23,7 +23,7 @@ from executor_svc.core.guards import MAX_TRIGGER_DISTANCE
 from executor_svc.core.sizing import entry_quantity, to_decimal
 from executor_svc.core.venue_facts import Quote
 from quantum_common.contracts import Envelope, OrderRejected, OrderSubmitted, PositionApproved
-from quantum_common.domain.signal import Action, OrderSide, Role
+from quantum_common.domain.signal import Action, Intent, OrderSide, Role
 
 SIDE_OF: dict[Action, OrderSide] = {Action.BUY: OrderSide.BUY, Action.SELL: OrderSide.SELL}
 
@@ -41,14 +41,12 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 def is_repeat(book: Book, event: Envelope[PositionApproved]) -> bool:
-    """True when this approval, or a newer one of its symbol and intent, was handled before (F14)."""
-    key = f"{event.symbol}:{event.payload.intent}"
-    return event.bar_ts_ms <= book.handled_bars.get(key, -1)
-
-
-def _handled(book: Book, event: Envelope[PositionApproved]) -> Book:
-    key = f"{event.symbol}:{event.payload.intent}"
-    return msgspec.structs.replace(book, handled_bars={**book.handled_bars, key: event.bar_ts_ms})
+    """True when this approval changes nothing (F14): an entry whose decision bar was handled for its symbol, or a
+    close older than the position it would end."""
+    if event.payload.intent is Intent.OPEN:
+        return event.bar_ts_ms <= book.handled_bars.get(event.symbol, -1)
+    position = book.positions.get(event.symbol)
+    return position is None or event.bar_ts_ms < position.decision_bar_ts_ms
 
 
 def approve_open(
@@ -64,7 +62,7 @@ def approve_open(
     """Write the intent of the entry, or refuse it. Nothing is sent here."""
     if is_repeat(book, event):
         return book, ()
-    book = _handled(book, event)
+    book = msgspec.structs.replace(book, handled_bars={**book.handled_bars, event.symbol: event.bar_ts_ms})
     approval = event.payload
     identity = client_order_id(book.account, approval.decision_id, Role.ENTRY, 0)
     if reason := _refusal(book, event, market, market_now_ms):
@@ -113,7 +111,7 @@ def approve_close(book: Book, event: Envelope[PositionApproved]) -> Outcome:
     """Wish the present position closed. Without one, or when it is being closed already, nothing is left to do."""
     if is_repeat(book, event):
         return book, ()
-    return want_exit(_handled(book, event), event.symbol, "opposite_signal"), ()
+    return want_exit(book, event.symbol, "opposite_signal"), ()
 
 
 def flatten(book: Book) -> Book:

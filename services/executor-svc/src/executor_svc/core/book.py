@@ -122,7 +122,7 @@ class Book(msgspec.Struct, frozen=True):
     last_funding: dict[str, tuple[int, str]] = {}
     """(market time, payment id) of the newest funding payment taken in, by symbol."""
     handled_bars: dict[str, int] = {}
-    """Decision bar of the newest approval handled, by `symbol:intent`: a repeated approval changes nothing."""
+    """Decision bar of the newest entry approval handled, by symbol: a repeated one changes nothing."""
     drifts: dict[str, Decimal] = {}
     """Symbols whose quantity at the venue (signed, given) is not the book's: no new entries while there is one."""
     wallet_expected: Decimal | None = None
