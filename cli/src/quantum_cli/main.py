@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+import uvloop
 from rich.console import Console
 
 from quantum_cli.errors import UsageError
@@ -88,7 +88,7 @@ def up(
             tally = await LocalFleet(plan, candles, console).run(until_done)
             write_summary(plan, tally, time.monotonic() - started, summary, console)
 
-        asyncio.run(everything())
+        uvloop.run(everything())
     except (Stopped, KeyboardInterrupt):
         console.print("stopped")
         raise typer.Exit(1 if until_done else 0) from None

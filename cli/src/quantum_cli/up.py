@@ -20,6 +20,7 @@ from rich.console import Console
 from quantum_cli.conductor import Conductor
 from quantum_cli.display import RunDisplay, Tally
 from quantum_cli.fleet import FLEET, VENUE, FleetMember, check_ports_free
+from quantum_cli.line import Line
 from quantum_cli.plan import RunPlan
 from quantum_cli.supervisor import Child, Supervisor
 from quantum_common.bus import RedisBus
@@ -112,7 +113,10 @@ class LocalFleet:
             )
             display = RunDisplay(self._console, self._tally, len(self._times))
             keys = Keys(account=ACCOUNT)
-            conductor = Conductor(bus, venue, keys, self._plan.timeframe_ms, display.on_bar, display.on_decision)
+            redis = await stack.enter_async_context(Redis.from_url(redis_url))
+            conductor = Conductor(
+                bus, Line(redis, keys), venue, keys, self._plan.timeframe_ms, display.on_bar, display.on_decision
+            )
             await self._start_services(redis_url, conductor)
             memory = asyncio.create_task(self._watch_memory())
             stack.callback(memory.cancel)

@@ -183,7 +183,7 @@ class MemoryBus:
             found.append([member for _, member in rows[-count:]])
         return found
 
-    async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int) -> list[Entry]:
+    async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int | None) -> list[Entry]:
         def after() -> list[Entry]:
             return [
                 Entry(name, f"{number}-0", data)
@@ -192,7 +192,7 @@ class MemoryBus:
                 if number > _number(position)
             ][:count]
 
-        return await self._wait(after, block_ms)
+        return after() if block_ms is None else await self._wait(after, block_ms)
 
     async def _wait(self, take: Callable[[], list[Entry]], block_ms: int) -> list[Entry]:
         async with self._changed:

@@ -151,8 +151,11 @@ class Bus(Protocol):
     async def vectors(self, requests: Sequence[tuple[str, int, int]]) -> list[list[bytes]]:
         """Per (sorted-set key, highest score, count): the newest `count` members up to that score, oldest first."""
 
-    async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int) -> list[Entry]:
-        """Entries after the given ids, read without a group. `$` is not resolved here: see `last_id`."""
+    async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int | None) -> list[Entry]:
+        """Entries after the given ids, read without a group. `$` is not resolved here: see `last_id`.
+
+        `block_ms` None: what is there, at once. A server ends a wait only at its next tick, up to 100 ms late.
+        """
 
     async def last_id(self, stream: str) -> str:
         """Id of the newest entry, `0-0` for an empty stream."""

@@ -150,7 +150,7 @@ class RedisBus:
             pipeline.execute_command("ZRANGE", key, highest, "-inf", "BYSCORE", "REV", "LIMIT", 0, count)
         return [list(reversed(members)) for members in await _reach(pipeline.execute())]
 
-    async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int) -> list[Entry]:
+    async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int | None) -> list[Entry]:
         reply = await _reach(self._redis.xread(dict(positions), count=count, block=block_ms))
         return _entries(reply, "", "")
 

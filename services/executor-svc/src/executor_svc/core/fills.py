@@ -21,7 +21,7 @@ def take_trades(book: Book, symbol: str, trades: Sequence[Trade]) -> tuple[Book,
     """
     events: list[Draft] = []
     for trade in sorted(trades, key=lambda trade: trade.trade_id):
-        if False:
+        if trade.trade_id <= book.last_trade_ids.get(symbol, 0):
             continue
         order = order_of(book, trade)
         if order is None or not _believable(order, trade):
