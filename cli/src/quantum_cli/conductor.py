@@ -151,18 +151,15 @@ class Conductor:
     async def _check_bar(self, bar_ts_ms: int) -> int:
         """Count the settled bar's events; RunFailed unless each symbol has exactly what it must have."""
         seen = Counter[str]()
-        while entries := await self._bus.tail(self._positions, count=1000, block_ms=1):
-            for entry in entries:
-                self._positions[entry.stream] = entry.entry_id
-                event = decode(entry.data)
-                if event.bar_ts_ms == bar_ts_ms and (stage := STAGE_OF.get(event.kind)):
-                    seen[stage] += 1
-                    if isinstance(event.payload, DecisionMade):
-                        self._on_decision(event)
+        for entry in await self._bus.tail(self._positions, count=ALL, block_ms=None):
+            self._positions[entry.stream] = entry.entry_id
+            event = decode(entry.data)
+            if event.bar_ts_ms == bar_ts_ms and (stage := STAGE_OF.get(event.kind)):
+                seen[stage] += 1
+                if isinstance(event.payload, DecisionMade):
+                    self._on_decision(event)
         published = seen["features"]
-        wrong = [
-            f"{seen[stage]} {stage}" for stage, each in EVENTS_PER_SYMBOL.items() if seen[stage] != each * published
-        ]
-        if wrong:
+        wanted = {stage: each * published for stage, each in EVENTS_PER_SYMBOL.items()}
+        if wrong := [f"{seen[stage]} {stage}" for stage, count in wanted.items() if seen[stage] != count]:
             raise RunFailed(f"bar {bar_ts_ms}: {published} symbols published, but {', '.join(wrong)}")
         return published
