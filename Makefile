@@ -8,7 +8,7 @@ SOURCES := libs/common/src libs/research/src $(wildcard services/*/src) cli/src
 export OMP_NUM_THREADS := 1
 export QT_DATA_DIR ?= $(abspath ../shared/data)
 
-.PHONY: install up test check clean
+.PHONY: install up test check docs clean
 
 # torch first and pinned, so that nothing that needs it chooses another build.
 $(VENV)/installed: constraints.txt requirements-dev.txt $(wildcard */*/pyproject.toml) cli/pyproject.toml
@@ -34,6 +34,9 @@ check: install
 
 test: install
 	$(BIN)/pytest
+
+docs: install
+	$(BIN)/python docs/reference/generate.py
 
 clean:
 	rm -rf $(VENV) state

@@ -1,6 +1,7 @@
 """The few lists that a new service or agent must be added to; a forgotten one is named here."""
 
 import importlib
+import importlib.util
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def names_of(settings: type[FleetSettings]) -> set[str]:
 def test_the_list_of_settings_is_what_the_services_declare() -> None:
     declared = set().union(*(names_of(settings_of(service)) for service in PACKAGES))
     assert {name for name in declared if name.startswith("QT_")} | NOT_SERVICES == FLEET_NAMES
+
+
+def test_the_settings_page_is_what_the_services_declare() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/reference/generate.py")
+    assert spec
+    assert spec.loader
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    assert (ROOT / "docs/reference/settings.md").read_text() == page.render(), "run `make docs`"
 
 
 def test_f13_a_mistyped_setting_stops_start_up_and_is_named() -> None:

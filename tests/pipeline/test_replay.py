@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections import Counter, defaultdict
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_fills_never_exceed_what_was_approved(first: Run) -> None:
 
 
 def test_the_ledger_sums_to_the_wallet_of_the_venue_to_the_cent(first: Run) -> None:
-    with sqlite3.connect(first.state_dir / "ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(first.state_dir / "ledger.sqlite")) as ledger:
         fills = ledger.execute("select realized_pnl, fee from fills").fetchall()
         funding = ledger.execute("select amount from funding").fetchall()
     total = Decimal(10_000) + sum((Decimal(pnl) - Decimal(fee) for pnl, fee in fills), Decimal())
@@ -93,7 +94,9 @@ def test_the_ledger_sums_to_the_wallet_of_the_venue_to_the_cent(first: Run) -> N
 
 def venue_wallet(run: Run) -> str:
     """Wallet balance in the venue's own database, not as the fleet reports it."""
-    raise NotImplementedError
+    with closing(sqlite3.connect(run.state_dir / "exchange-sim.sqlite")) as venue:
+        (body,) = venue.execute("select body from venue").fetchone()
+    return str(json.loads(body)["wallet"])
 
 
 def test_the_same_run_twice_gives_the_same_digests(first: Run, again: Run) -> None:

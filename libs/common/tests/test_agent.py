@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quantum_common.agent.app import Agent
 from quantum_common.agent.core import RAW_HASH, vote
+from quantum_common.agent.slot import AgentSlot
 from quantum_common.agent.spec import ModelSpec
 from quantum_common.bus import Bus, Consumer, Unit
 from quantum_common.contracts import (
@@ -28,7 +29,6 @@ from quantum_common.contracts import (
 from quantum_common.domain import Action
 from quantum_common.features import SEQUENCE_BARS, pack_vector
 from quantum_common.models.serving import Graph, LoadedModel
-from quantum_common.models.slot import ModelSlot
 from quantum_common.service import FleetSettings
 
 ROW = ModelSpec("xgb", "row", "relative")
@@ -66,8 +66,8 @@ def softmax_graph(shape: tuple[int, ...], bias: Sequence[float] = (0.0, 0.0, 0.0
     return Graph(model.SerializeToString())
 
 
-def slot_with(model: Any, tmp_path: Path) -> ModelSlot:
-    slot = ModelSlot(tmp_path, "xgb", lambda version: model)
+def slot_with(model: Any, tmp_path: Path) -> AgentSlot:
+    slot = AgentSlot(Settings(models_dir=tmp_path), ROW)
     slot.model = model
     return slot
 
@@ -133,8 +133,7 @@ async def test_f09_without_a_model_it_abstains_and_says_so(
     bus: Bus, settings: FleetSettings, features: str, tmp_path: Path
 ) -> None:
     await bus.append(features, feature_event(1))
-    slot = ModelSlot(tmp_path, "xgb", lambda version: None)  # type: ignore[arg-type, return-value]
-    (event,) = await run_agent(bus, Agent(settings, ROW, bus, slot), settings)
+    (event,) = await run_agent(bus, Agent(settings, ROW, bus, slot_with(None, tmp_path)), settings)
     assert isinstance(event.payload, PredictionAbstained)
     assert event.payload.reason == "model_not_loaded"
 

@@ -12,7 +12,7 @@ from meta_svc.core import Policy, Regime
 from meta_svc.decide import Question, decide
 from meta_svc.explain import explain
 from meta_svc.inputs import build_inputs
-from meta_svc.serving import ModelSlot, load_v2
+from meta_svc.serving import MetaSlot, load_v2
 from quantum_common.domain import AGENTS, Action
 from quantum_common.models import ModelRefused, set_current
 
@@ -20,7 +20,7 @@ VOTES = {"xgb": (Action.BUY, 0.6), "lgbm": (Action.BUY, 0.6), "nhits": (Action.H
 
 
 def slot_at(models_dir, timeframe="1h"):
-    slot = ModelSlot(models_dir / "meta", 0.65, timeframe)
+    slot = MetaSlot(models_dir / "meta", 0.65, timeframe)
     slot.look()
     return slot
 

@@ -18,6 +18,7 @@ class SimSettings(FleetSettings):
     default_port: ClassVar[int] = 8090
 
     sim_data_dir: Path = Path("data")
+    """Folder of candle files."""
     sim_candle_venue: str = "binance"
     """Which files are replayed: `<venue>_<SYMBOL>_<timeframe>.parquet`."""
     sim_start_ms: int | None = None
@@ -25,8 +26,11 @@ class SimSettings(FleetSettings):
     sim_database: Path | None = None
     """SQLite file; default `<state_dir>/exchange-sim.db`."""
     sim_initial_balance: Decimal = Field(Decimal(10_000), gt=0)
+    """USDT of a new account."""
     sim_taker_fee_bps: Decimal = Field(Decimal(5), ge=0)
+    """Of notional."""
     sim_maker_fee_bps: Decimal = Field(Decimal(2), ge=0)
+    """Of notional."""
     sim_spread_bps: Decimal = Field(Decimal(1), ge=0)
     """Best ask to best bid."""
     sim_slippage_bps: Decimal = Field(Decimal("0.5"), ge=0)
@@ -36,7 +40,9 @@ class SimSettings(FleetSettings):
     sim_funding_rate: Decimal = Decimal("0.0001")
     """Fraction of notional per 8 hours, where no funding file has the rate."""
     sim_api_key: SecretStr = SecretStr("paper")
+    """What a client must sign with."""
     sim_api_secret: SecretStr = SecretStr("paper")
+    """What a client must sign with."""
 
     @property
     def database(self) -> Path:

@@ -18,6 +18,7 @@ class ExecutorSettings(FleetSettings):
     default_port: ClassVar[int] = 8003
 
     mode: Literal["paper", "live"] = "paper"
+    """paper or live."""
     live_confirm: str = ""
     """Live starts only when this repeats the account's name."""
     exchange: str = "binanceusdm"
@@ -25,19 +26,25 @@ class ExecutorSettings(FleetSettings):
     venue_url: str | None = None
     """Scheme and host that replace those of every address of the venue. Paper: exchange-sim, by default a local one."""
     venue_api_key: SecretStr | None = None
+    """Live only."""
     venue_api_secret: SecretStr | None = None
+    """Live only."""
     venue_timeout_ms: int = Field(5_000, gt=0)
+    """Of one request."""
     venue_receive_window_ms: int = Field(3_000, gt=0, le=60_000)
     """A request that reaches the venue later than this after its timestamp is refused there (F26)."""
     max_skew_ms: int = Field(1_000, gt=0)
     """Clock difference to the venue above which the service is not ready (F35)."""
     horizon_bars: int = Field(DEFAULT_HORIZON_BARS, ge=1)
+    """Bars after the decision at whose end a position is closed."""
     entry_price_margin_bps: Decimal = Field(Decimal(5), ge=0)
     """How far the fill may be above the price looked at without the order becoming larger than approved."""
     unfilled_trigger_ms: int = Field(5_000, gt=0)
+    """A stop triggered but unfilled for longer becomes a market close."""
     look_every_s: float = Field(1.5, gt=0)
     """Live: how often the venue is asked while there is a position or an order."""
     reconcile_every_s: float = Field(30.0, gt=0)
+    """Live: how often orders, positions and balance are compared with the venue\'s."""
 
     def check_mode(self) -> None:
         """Raises RefusesToTrade unless the mode is plain paper, or live and confirmed with keys and the wall clock."""

@@ -19,6 +19,7 @@ class Settings(FleetSettings):
     venue_url: str | None = None
     """Scheme and host that replace those of every address of the venue."""
     venue_timeout_ms: int = Field(5_000, gt=0)
+    """Of one request."""
     from_ms: int | None = None
     """Open time of the first bar to publish; earlier ones are warm-up. Without it: the newest closed one at start."""
     warmup_bars: int = Field(WARMUP_BARS, ge=20)

@@ -21,20 +21,35 @@ class Settings(FleetSettings):
     default_port: ClassVar[int] = 8002
 
     max_position_size_pct: float = _DEFAULT.max_position_size_pct
+    """Fraction of the balance in one position."""
     max_total_exposure_pct: float = _DEFAULT.max_total_exposure_pct
+    """Fraction of the balance in all positions and reservations."""
     max_drawdown_pct: float = _DEFAULT.max_drawdown_pct
+    """Fall of equity from its peak above which nothing opens."""
     min_confidence_threshold: float = _DEFAULT.min_confidence_threshold
+    """Decisions below it are rejected."""
     kelly_fraction: float = _DEFAULT.kelly_fraction
+    """Share of the Kelly size that is taken."""
     cooldown_after_loss_minutes: float = _DEFAULT.cooldown_after_loss_minutes
+    """Rest of a symbol after a losing trade."""
     max_daily_trades: int = _DEFAULT.max_daily_trades
+    """Entries per UTC day."""
     emergency_stop: bool = _DEFAULT.emergency_stop
+    """true: start with the emergency stop on."""
     risk_per_trade_pct: float = _DEFAULT.risk_per_trade_pct
+    """Distance of the protective stop, fraction of the price."""
     max_daily_loss_pct: float | None = _DEFAULT.max_daily_loss_pct
+    """Loss of a UTC day above which nothing opens; off when empty."""
     max_signal_age_s: float = _DEFAULT.max_signal_age_s
+    """Decisions and account states older than this are not acted on."""
     win_rate: float = _DEFAULT.win_rate
+    """p of the Kelly formula."""
     avg_win_loss_ratio: float = _DEFAULT.avg_win_loss_ratio
+    """b of the Kelly formula, and take-profit over stop distance."""
     trading_state: TradingState = _DEFAULT.trading_state
+    """ACTIVE, REDUCING (exits only) or HALTED."""
     kelly_mode: Literal["fixed", "adaptive"] = Field(_DEFAULT.kelly_mode, validation_alias="KELLY_MODE")
+    """fixed, or adaptive: p and b from the account's own closed trades, shrunk to those above."""
     market: Literal["swap", "spot"] = "swap"
     """On spot, SELL only closes."""
 

@@ -19,7 +19,7 @@ from meta_svc.errors import UnknownMetaSetting
 from meta_svc.events import decision_of, question_of
 from meta_svc.join import Due, Join, Placed
 from meta_svc.lines import decision_line
-from meta_svc.serving import ModelSlot
+from meta_svc.serving import MetaSlot
 from meta_svc.settings import Settings, check_meta_names
 from meta_svc.statistics import OVERRIDE_WINDOW, OverrideWatch, counter_of
 from quantum_common.bus import (
@@ -58,7 +58,7 @@ class Decided(NamedTuple):
 class MetaApp:
     """The handler of the `features` and `predictions` streams, one per instance."""
 
-    def __init__(self, settings: Settings, bus: Bus, slot: ModelSlot) -> None:
+    def __init__(self, settings: Settings, bus: Bus, slot: MetaSlot) -> None:
         self._settings, self._bus, self._slot = settings, bus, slot
         self._policy = settings.policy
         self._join = Join(None if settings.clock == "replay" else settings.join_deadline_ms)
@@ -186,7 +186,7 @@ def _commit_groups(decided: Sequence[Decided], keys: Keys) -> Iterator[list[Deci
 def build(settings: Settings, bus: Bus | None = None) -> Service:
     """Wire the service; nothing is connected or loaded yet."""
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
-    slot = ModelSlot(settings.model_dir, settings.override_threshold, settings.timeframe)
+    slot = MetaSlot(settings.model_dir, settings.override_threshold, settings.timeframe)
     app = MetaApp(settings, bus, slot)
 
     async def on_look(look: Look) -> None:
@@ -215,7 +215,7 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
     )
 
 
-def not_ready(settings: Settings, slot: ModelSlot) -> list[str]:
+def not_ready(settings: Settings, slot: MetaSlot) -> list[str]:
     """Without a model the base ensemble still decides, unless the meta layer fails closed."""
     blocked = settings.enabled and not settings.fail_open and slot.model is None
     return [f"no meta model, and META_FAIL_OPEN is false: {slot.problem}"] if blocked else []

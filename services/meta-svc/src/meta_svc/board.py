@@ -9,7 +9,7 @@ import msgspec
 
 from meta_svc.core import Outcome
 from meta_svc.decide import Question, decide
-from meta_svc.serving import ModelSlot
+from meta_svc.serving import MetaSlot
 from meta_svc.settings import Settings
 from meta_svc.statistics import statistics
 from quantum_common.bus import Bus, Entry, Unit
@@ -23,7 +23,7 @@ SCANNED_DECISIONS = 2000
 class Board:
     """Reads from the bus, so that every replica shows the same and a restart forgets nothing."""
 
-    def __init__(self, settings: Settings, bus: Bus, slot: ModelSlot) -> None:
+    def __init__(self, settings: Settings, bus: Bus, slot: MetaSlot) -> None:
         self._settings, self._bus, self._slot = settings, bus, slot
 
     async def status(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from meta_svc.decide import Question, decide
 from meta_svc.ensemble import DEFAULT_WEIGHTS, BaseVote
 from meta_svc.lines import decision_line
 from meta_svc.result import as_dict
-from meta_svc.serving import VERSION, ModelSlot
+from meta_svc.serving import VERSION, MetaSlot
 from meta_svc.statistics import OverrideWatch, Statistics, counter_of, statistics
 from quantum_common.domain import Action
 
@@ -42,7 +42,7 @@ class MetaAgentV2:
         self._policy = Policy(
             enabled, fail_open, meta_threshold, consensus_threshold, enable_regime_features, dict(weights)
         )
-        self._slot = ModelSlot(None if model_dir is None else Path(model_dir), meta_threshold)
+        self._slot = MetaSlot(None if model_dir is None else Path(model_dir), meta_threshold)
         self._slot.look()
         self._counts: Counter[str] = Counter()
         self._watch = OverrideWatch()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from meta_svc import metrics
 from meta_svc.decide import Probabilities, Rows
 from meta_svc.inputs import FEATURE_NAMES_V2
 from meta_svc.lines import loaded_line, refused_line
-from quantum_common.models import LinearModel, ModelRefused, current_version
+from quantum_common.models import LinearModel, ModelRefused
 from quantum_common.models.serving import LoadedModel, load
+from quantum_common.models.slot import ModelSlot
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ class ServedModel:
         return self.loaded.predict(rows)
 
 
-def load_v2(model_dir: Path, timeframe: str | None = None) -> ServedModel:
-    """The current model of a folder. Raises ModelRefused."""
+def load_v2(model_dir: Path, timeframe: str | None = None, version: str | None = None) -> ServedModel:
+    """A version (default: the current one) of a model folder. Raises ModelRefused."""
     loaded = load(
         model_dir.parent,
         model_dir.name,
@@ -54,6 +54,7 @@ def load_v2(model_dir: Path, timeframe: str | None = None) -> ServedModel:
         expected_names=FEATURE_NAMES_V2,
         expected_kind="meta",
         expected_timeframe=timeframe,
+        version=version,
     )
     linear = loaded.manifest.linear
     if linear is None:
@@ -78,56 +79,23 @@ def _check_linear(loaded: LoadedModel, linear: LinearModel) -> None:
         raise ModelRefused("linear_mismatch", f"the linear form is off by up to {difference:.1e} on the golden rows")
 
 
-class ModelSlot:
-    """Holds the model that serves. `look` may run in threads: the swap is one assignment.
-
-    `model_dir` holds the `current` pointer and the versions; None = no model at all. `timeframe` None = any.
-    """
+class MetaSlot(ModelSlot[ServedModel]):
+    """`model_dir` holds the `current` pointer and the versions; None = no model at all. `timeframe` None = any."""
 
     def __init__(self, model_dir: Path | None, meta_threshold: float, timeframe: str | None = None) -> None:
-        self._model_dir, self._meta_threshold, self._timeframe = model_dir, meta_threshold, timeframe
-        self.model: ServedModel | None = None
-        self.problem: str | None = "no model folder is set" if model_dir is None else "not looked for yet"
-        """Why there is no model, or why the newest was refused; None when the current one serves."""
-        self._seen: str | None = None
-        self._lock = threading.Lock()
+        super().__init__(model_dir and model_dir.parent, model_dir.name if model_dir else "")
+        self._meta_threshold, self._timeframe = meta_threshold, timeframe
 
-    def look(self, *, again: bool = False) -> None:
-        """Load the model that the pointer names unless that was tried before; `again` tries a refused one once more."""
-        with self._lock:
-            if self._model_dir is not None:
-                self._look(self._model_dir, again)
+    def load(self, version: str) -> ServedModel:
+        assert self._models_dir is not None
+        return load_v2(self._models_dir / self._agent, self._timeframe, version)
 
-    def _look(self, model_dir: Path, again: bool) -> None:
-        try:
-            version = current_version(model_dir.parent, model_dir.name)
-            serving = self.model.version if self.model else None
-            if version is None or version == serving:
-                self._unchanged(version)
-            elif version != self._seen or again:
-                self._seen = version
-                self._serve(load_v2(model_dir, self._timeframe))
-        except ModelRefused as error:
-            self._refuse(error.reason, error.detail)
-        except OSError as error:
-            self._refuse("unreadable", str(error))
-
-    def _unchanged(self, version: str | None) -> None:
-        if version is None and self.model is None:
-            self.problem = f"{self._model_dir} has no current version"
-        elif version is not None:
-            self.problem, self._seen = None, version
-
-    def _serve(self, model: ServedModel) -> None:
-        self.model, self.problem = model, None
+    def served(self, model: ServedModel) -> None:
         log.info(loaded_line(self._meta_threshold, VERSION))
         metrics.MODEL_READY.set(1)
         metrics.MODEL_INFO.clear()
         metrics.MODEL_INFO.labels(model.version, model.quality).set(1)
 
-    def _refuse(self, reason: str, detail: str) -> None:
-        problem = f"{detail} [{reason}]"
-        if problem != self.problem:
-            log.error(refused_line(problem))
-            metrics.MODELS_REFUSED.labels(reason).inc()
-        self.problem = problem
+    def refused(self, error: ModelRefused) -> None:
+        log.error(refused_line(f"{error.detail} [{error.reason}]"))
+        metrics.MODELS_REFUSED.labels(error.reason).inc()

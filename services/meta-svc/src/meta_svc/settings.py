@@ -26,19 +26,25 @@ class Settings(FleetSettings):
     default_port: ClassVar[int] = 8001
 
     enabled: bool = Field(True, validation_alias="META_AGENT_ENABLED")
+    """false: every decision is the base ensemble's."""
     override_threshold: float = Field(0.65, ge=0, le=1, validation_alias="META_OVERRIDE_THRESHOLD")
+    """Meta confidence from which it overrides."""
     consensus_threshold: float = Field(0.75, gt=0, le=1, validation_alias="META_CONSENSUS_THRESHOLD")
+    """Share of the four agents whose agreement stands."""
     fail_open: bool = Field(True, validation_alias="META_FAIL_OPEN")
     """On an error of the meta layer: true keeps the base ensemble, false forces HOLD."""
     regime_features: bool = Field(True, validation_alias="META_REGIME_FEATURES")
+    """false: volatility and trend are neutral."""
     v2_model_dir: Path | None = Field(None, validation_alias="META_V2_MODEL_DIR")
     """Folder with the `current` pointer and the versions; default `<QT_MODELS_DIR>/meta`."""
     version: str = Field("v2", validation_alias="META_VERSION")
+    """v2; v1 has no model yet and is refused."""
     weights: dict[str, float] = Field(dict(DEFAULT_WEIGHTS), validation_alias="META_WEIGHTS")
     """JSON object with one positive weight per agent."""
     join_deadline_ms: int = Field(2000, ge=1, validation_alias="META_JOIN_DEADLINE_MS")
     """After the production of FeaturesComputed; without effect in a replay."""
     reset_stats_needs_token: bool = False
+    """true: POST reset_stats needs the bearer token too."""
 
     @field_validator("version")
     @classmethod

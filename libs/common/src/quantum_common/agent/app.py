@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,12 @@ from quantum_common.agent.core import (
     vote,
     window_of,
 )
+from quantum_common.agent.slot import AgentSlot
 from quantum_common.agent.spec import ModelSpec
 from quantum_common.bus import Bus, Consumer, Output, Received, RedisBus, Unit, Watermark, commit_together, run_consumer
 from quantum_common.contracts import FEATURES, PREDICTIONS, Look, PredictionAbstained, encode, envelope
 from quantum_common.features import SEQUENCE_BARS
-from quantum_common.models.serving import LoadedModel, load
+from quantum_common.models.serving import LoadedModel
 from quantum_common.models.slot import ModelSlot
 from quantum_common.service import Control, FleetSettings, MarketClock, Service, Stop
 from quantum_common.service.clock import wall_ms
@@ -38,7 +40,7 @@ Window = NDArray[np.float64] | None
 class Agent:
     """Handles batches of feature events for one model."""
 
-    def __init__(self, settings: FleetSettings, spec: ModelSpec, bus: Bus, slot: ModelSlot) -> None:
+    def __init__(self, settings: FleetSettings, spec: ModelSpec, bus: Bus, slot: ModelSlot[LoadedModel]) -> None:
         self._settings, self._spec, self._bus, self._slot = settings, spec, bus, slot
         self._keys = settings.keys
 
@@ -55,11 +57,9 @@ class Agent:
         for units in by_slot.values():
             await commit_together(self._bus, units)
 
-    async def look_for_model(self) -> None:
-        """Follow the `current` pointer."""
-        if await asyncio.to_thread(self._slot.refresh) and (model := self._slot.model):
-            metrics.MODEL_INFO.clear()
-            metrics.MODEL_INFO.labels(self._spec.agent, model.manifest.version, model.manifest.quality).set(1)
+    async def look_for_model(self, *, again: bool = False) -> None:
+        """Follow the `current` pointer; `again` gives a refused version another chance."""
+        await asyncio.to_thread(partial(self._slot.look, again=again))
 
     async def _windows(self, events: Sequence[FeatureEvent]) -> list[Window]:
         if self._spec.input_kind == "row":
@@ -73,7 +73,7 @@ class Agent:
     async def _predict(self, events: Sequence[FeatureEvent], windows: Sequence[Window]) -> list[Prediction]:
         model = self._slot.model
         if model is None:
-            return [abstain(self._spec, "model_not_loaded", self._slot.problem) for _ in events]
+            return [abstain(self._spec, "model_not_loaded", str(self._slot.problem)) for _ in events]
         refused = [unusable(self._spec, event, window) for event, window in zip(events, windows, strict=True)]
         usable = [number for number, reason in enumerate(refused) if reason is None]
         votes = await self._infer(model, [events[n] for n in usable], [windows[n] for n in usable]) if usable else []
@@ -128,18 +128,7 @@ class Agent:
 def build(settings: FleetSettings, spec: ModelSpec) -> Service:
     """The agent's service: one consumer loop on the features streams."""
     bus = RedisBus.connect(settings.redis_url.get_secret_value())
-
-    def load_version(version: str) -> LoadedModel:
-        return load(
-            settings.models_dir,
-            spec.agent,
-            expected_kind=spec.input_kind,
-            expected_view=spec.view,
-            expected_timeframe=settings.timeframe,
-            version=version,
-        )
-
-    slot = ModelSlot(settings.models_dir, spec.agent, load_version)
+    slot = AgentSlot(settings, spec)
     agent = Agent(settings, spec, bus, slot)
 
     async def consume(stop: Stop, beat: Any) -> None:
@@ -155,7 +144,7 @@ def build(settings: FleetSettings, spec: ModelSpec) -> Service:
 
     async def on_look(look: Look) -> None:
         if look.subject == "models":
-            await agent.look_for_model()
+            await agent.look_for_model(again=True)
 
     control = Control(bus, MarketClock(settings.clock), on_look)
     return Service(

@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+import threading
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from quantum_common.models.manifest import ModelRefused
-from quantum_common.models.serving import LoadedModel
 from quantum_common.models.store import current_version
 
-log = logging.getLogger(__name__)
+M = TypeVar("M")
 
 
-class ModelSlot:
-    """`load(version)` verifies a version and returns it, or raises ModelRefused. Shared by agents and meta."""
+class ModelSlot(ABC, Generic[M]):
+    """Shared by agents and meta, which say how a version is loaded and what to log. `models_dir` None = no model.
 
-    def __init__(self, models_dir: Path, agent: str, load: Callable[[str], LoadedModel]) -> None:
-        self._models_dir, self._agent, self._load = models_dir, agent, load
+    `look` may run in threads: the swap is one assignment.
+    """
+
+    def __init__(self, models_dir: Path | None, agent: str) -> None:
+        self._models_dir, self._agent = models_dir, agent
+        self.model: M | None = None
+        self.problem: str | None = "no model folder is set" if models_dir is None else "not looked for yet"
+        """Why there is no model, or why the newest was refused; None when the current one serves."""
+        self._serving: str | None = None
         self._tried: str | None = None
-        self.model: LoadedModel | None = None
-        self.problem = "not looked for yet"
-        """Why the newest version is not served; empty when it is."""
+        self._lock = threading.Lock()
 
-    def refresh(self) -> bool:
-        """Load the current version if the pointer moved; True when the served model changed. Blocks: file and CPU."""
-        version = current_version(self._models_dir, self._agent)
+    @abstractmethod
+    def load(self, version: str) -> M:
+        """Verify a version and return it. Raises ModelRefused."""
+
+    @abstractmethod
+    def served(self, model: M) -> None:
+        """Called when a model has taken over."""
+
+    @abstractmethod
+    def refused(self, error: ModelRefused) -> None:
+        """Called once per refusal."""
+
+    def look(self, *, again: bool = False) -> None:
+        """Load the version that the pointer names unless that was tried before; `again` tries a refused one again.
+
+        Blocks: files and CPU.
+        """
+        with self._lock:
+            if self._models_dir is not None:
+                try:
+                    self._look(self._models_dir, again)
+                except ModelRefused as error:
+                    self._refuse(error)
+                except OSError as error:
+                    self._refuse(ModelRefused("unreadable", str(error)))
+
+    def _look(self, models_dir: Path, again: bool) -> None:
+        version = current_version(models_dir, self._agent)
         if version is None:
-            self.problem = f"no current version under {self._models_dir / self._agent}"
-            return False
-        if version == self._tried:
-            return False
-        self._tried = version
-        try:
-            self.model = self._load(version)
-        except ModelRefused as error:
-            self.problem = f"{version} refused: {error}"
-            log.error("%s: model %s", self._agent, self.problem)
-            return False
-        self.problem = ""
-        log.info("%s: serving model %s (%s)", self._agent, version, self.model.manifest.quality)
-        return True
+            if self.model is None:
+                self.problem = f"{models_dir / self._agent} has no current version"
+        elif version == self._serving:
+            self._tried, self.problem = version, None
+        elif version != self._tried or again:
+            self._tried = version
+            model = self.load(version)
+            self.model, self._serving, self.problem = model, version, None
+            self.served(model)
+
+    def _refuse(self, error: ModelRefused) -> None:
+        problem = f"{error.detail} [{error.reason}]"
+        if problem != self.problem:
+            self.refused(error)
+        self.problem = problem

@@ -29,29 +29,40 @@ class UnknownSetting(QuantumError):
 class FleetSettings(BaseSettings):
     """Settings shared by all services. Secrets are `SecretStr`; `/info` and logs show them redacted."""
 
-    model_config = SettingsConfigDict(env_prefix="QT_", frozen=True, extra="ignore", secrets_dir=None)
+    model_config = SettingsConfigDict(env_prefix="QT_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     service: ClassVar[str] = ""
     """Name of the service: group name on the bus, `producer.service` of its events."""
     default_port: ClassVar[int] = 0
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """Redis ≥ 7 or Valkey ≥ 8; may hold a password."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = 0
     """0 = the service's documented port plus `port_offset`."""
     port_offset: int = 0
+    """Moves a whole fleet to other ports."""
     instance: str = "1"
     """Stable name of this replica: its consumer name in the groups."""
     account: str = "paper"
+    """Names the account on the bus and in client order ids."""
     partitions: int = Field(1, ge=1, le=99)
+    """Symbol partitions; fixed when a cluster is created."""
     symbols: Annotated[tuple[str, ...], NoDecode] = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "ADAUSDT")
+    """Separated by commas."""
     timeframe: str = "1h"
+    """1m, 5m, 15m, 1h, 4h or 1d."""
     clock: Literal["live", "replay"] = "live"
     """replay: market time comes from the control stream, and nothing has a deadline."""
     state_dir: Path = Path("state")
+    """Everything a run writes."""
     models_dir: Path = Path("state/models")
+    """`<agent>/<version>/` and the `current` pointers."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
     log_format: Literal["text", "json"] = "text"
+    """text or json."""
     log_dir: Path | None = None
     """When set, log lines also go to `<log_dir>/<service>.log`."""
     api_token: SecretStr | None = None
