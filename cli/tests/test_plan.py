@@ -73,8 +73,19 @@ def test_options_that_do_not_fit_are_named(
 def test_a_state_folder_resumes_its_run_and_refuses_another(data_dir: Path, tmp_path: Path) -> None:
     claim_state_dir(planned(data_dir, tmp_path))
     claim_state_dir(planned(data_dir, tmp_path))
-    with pytest.raises(UsageError, match=r"another run \(to_ms differ\)"):
+    with pytest.raises(UsageError, match=r"another run \(to differ\)"):
         claim_state_dir(planned(data_dir, tmp_path, to_ms=START_MS + (BARS - 5) * HOUR_MS))
+
+
+def test_another_exported_setting_is_another_run(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_state_dir(planned(data_dir, tmp_path))
+    monkeypatch.setenv("QT_VENUE_API_SECRET", "never written down")
+    claim_state_dir(planned(data_dir, tmp_path))
+    monkeypatch.setenv("QT_MIN_CONFIDENCE_THRESHOLD", "0.4")
+    with pytest.raises(UsageError, match=r"another run \(settings differ\)"):
+        claim_state_dir(planned(data_dir, tmp_path))
 
 
 def test_different_runs_have_different_default_folders(data_dir: Path) -> None:

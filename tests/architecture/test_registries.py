@@ -52,7 +52,7 @@ def test_the_settings_page_is_what_the_services_declare() -> None:
 
 
 def test_f13_a_mistyped_setting_stops_start_up_and_is_named() -> None:
-    check_names(["QT_SYMBOLS", "PATH", "META_VERSION"])
+    check_names(["QT_SYMBOLS", "PATH", "META_VERSION", "QT_QPA_PLATFORM"])
     with pytest.raises(UnknownSetting, match="QT_MAX_EXPOSUR"):
         check_names(["QT_MAX_EXPOSUR"])
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from exchange_sim.synthetic import generate
-from quantum_common.candles import write_candles
+from quantum_common.candles import COLUMNS, Candles, read_candles, write_candles
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 START_MS = 1_704_067_200_000
@@ -101,6 +102,28 @@ def first(market: Market) -> Replay:
 @pytest.fixture(scope="session")
 def again(market: Market, first: Replay) -> Replay:
     return market.replay("again", 0, REPLAY_BARS, 20_100, **TRADING)
+
+
+@pytest.fixture(scope="session")
+def damaged(market: Market, again: Replay) -> Replay:
+    """Twelve bars of which ETHUSDT has one with high below low, one without a close, one with negative volume, and
+    lacks one."""
+    data_dir = market.work_dir / "damaged"
+    for symbol in SYMBOLS:
+        candles = read_candles(market.data_dir, market.venue, symbol, "1h")
+        if symbol == "ETHUSDT":
+            candles = damage(candles)
+        write_candles(data_dir, market.venue, symbol, "1h", candles)
+    worse = Market(data_dir, market.venue, market.models_dir, market.work_dir)
+    return worse.replay("damaged", 0, 12, 20_400, **TRADING)
+
+
+def damage(candles: Candles) -> Candles:
+    columns = {name: getattr(candles, name).copy() for name in COLUMNS}
+    columns["high"][TRAINING_BARS + 3] = columns["low"][TRAINING_BARS + 3] / 2
+    columns["close"][TRAINING_BARS + 5] = np.nan
+    columns["volume"][TRAINING_BARS + 7] = -1.0
+    return Candles(**{name: np.delete(column, TRAINING_BARS + 9) for name, column in columns.items()})
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,17 @@ def venue_wallet(run: Run) -> str:
     return str(json.loads(body)["wallet"])
 
 
+def test_bad_candles_are_dead_lettered_with_a_reason_and_the_rest_goes_on(damaged: Run) -> None:
+    bars = per_bar(damaged, "features", "FeaturesComputed")
+    by_symbol = Counter(symbol for symbol, _ in bars)
+    assert by_symbol == {"BTCUSDT": 12, "SOLUSDT": 12, "ETHUSDT": 12 - 4}
+    assert damaged.summary["dead_letters"] == 3
+    assert damaged.summary["decisions"] == damaged.summary["allocations"] == sum(by_symbol.values())
+    log = (damaged.state_dir / "logs" / "feature-svc.log").read_text()
+    for reason in ("high", "close", "volume"):
+        assert reason in log
+
+
 def test_the_same_run_twice_gives_the_same_digests(first: Run, again: Run) -> None:
     for digest in ("decisions_digest", "ledger_digest"):
         assert first.summary[digest] == again.summary[digest]

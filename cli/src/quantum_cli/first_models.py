@@ -28,13 +28,19 @@ def models_present(plan: RunPlan) -> bool:
     return bool(have)
 
 
-def refuse_models_that_know_the_range(plan: RunPlan) -> None:
-    """A replay must not be decided by models whose labels reach into it (F30)."""
+def refuse_models_that_do_not_fit(plan: RunPlan) -> None:
+    """UsageError for models of another timeframe or label, or whose labels reach into the range (F30)."""
     for name in MODELS:
         try:
             manifest = read_manifest(plan.models_dir, name)
         except ModelRefused as error:
             raise UsageError(str(error)) from error
+        label = (manifest.timeframe, manifest.label_threshold, manifest.horizon_bars)
+        if label != (plan.timeframe, plan.label_threshold, plan.horizon_bars):
+            raise UsageError(
+                f"{name} {manifest.version} was trained for {label[0]} bars, label threshold {label[1]} and horizon "
+                f"{label[2]}: choose other --models, or --timeframe, --label-threshold and --horizon to match"
+            )
         if manifest.labels_to_ms > plan.from_ms:
             raise UsageError(
                 f"{name} {manifest.version} was trained on labels that reach into the range: "

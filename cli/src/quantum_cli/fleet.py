@@ -19,23 +19,26 @@ class FleetMember:
     port: int
     path: str = "/info"
     """What a person would look at first."""
+    awaited: str = "/health/live"
+    """What must answer 200 before the market starts: readiness where it does not depend on a bar."""
 
     @property
     def argv(self) -> list[str]:
         return [sys.executable, "-m", self.module]
 
 
+READY = "/health/ready"
 VENUE = FleetMember("exchange-sim", "exchange_sim", 8090, "/sim/status")
 FLEET: tuple[FleetMember, ...] = (
     FleetMember("feature-svc", "feature_svc", 8010),
-    FleetMember("xgb-agent", "xgb_agent", 8011),
-    FleetMember("lgbm-agent", "lgbm_agent", 8012),
-    FleetMember("patchtst-agent", "patchtst_agent", 8013),
-    FleetMember("nhits-agent", "nhits_agent", 8014),
-    FleetMember("meta-svc", "meta_svc", 8001, "/api/ai/meta/status"),
+    FleetMember("xgb-agent", "xgb_agent", 8011, awaited=READY),
+    FleetMember("lgbm-agent", "lgbm_agent", 8012, awaited=READY),
+    FleetMember("patchtst-agent", "patchtst_agent", 8013, awaited=READY),
+    FleetMember("nhits-agent", "nhits_agent", 8014, awaited=READY),
+    FleetMember("meta-svc", "meta_svc", 8001, "/api/ai/meta/status", awaited=READY),
     FleetMember("governer-svc", "governer_svc", 8002, "/api/risk/status"),
     FleetMember("executor-svc", "executor_svc", 8003, "/api/execution/positions"),
-    FleetMember("recorder-svc", "recorder_svc", 8004, "/api/ledger/trades"),
+    FleetMember("recorder-svc", "recorder_svc", 8004, "/api/ledger/trades", awaited=READY),
 )
 
 

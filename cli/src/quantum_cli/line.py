@@ -58,14 +58,16 @@ class Line:
 
 
 def _behind(stream: str, wanted: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Groups of a stream that are missing, have something pending, or have not read all. A lag of None counts (F02)."""
+    """Registered groups of a stream that are missing, hold something, or have not read all; lag None counts (F02)."""
     found = {_text(row["name"]): row for row in rows}
-    texts = [f"{stream}: {name} has no group" for name in wanted if name not in found]
-    return texts + [
-        f"{stream}: {name} has {row['pending']} pending, {row['lag']} unread"
-        for name, row in found.items()
-        if row["pending"] or row["lag"] != 0
-    ]
+    texts = []
+    for name in wanted:
+        row = found.get(name)
+        if row is None:
+            texts.append(f"{stream}: {name} has no group")
+        elif row["pending"] or row["lag"] != 0:
+            texts.append(f"{stream}: {name} has {row['pending']} pending, {row['lag']} unread")
+    return texts
 
 
 def _text(value: bytes | str) -> str:

@@ -11,8 +11,10 @@ import uvloop
 from rich.console import Console
 
 from quantum_cli.errors import UsageError
+from quantum_cli.fleet import check_ports_free
 from quantum_cli.plan import claim_state_dir, make_plan, parse_date, parse_symbols
 from quantum_common import QuantumError
+from quantum_common.service.settings import UnknownSetting, check_names
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console(highlight=False)
@@ -56,7 +58,7 @@ def up(
     horizon: Horizon = 5,
 ) -> None:
     """Run the whole fleet on this machine against the paper venue. Ctrl-C stops it."""
-    from quantum_cli.first_models import models_present, refuse_models_that_know_the_range, train_first_models
+    from quantum_cli.first_models import models_present, refuse_models_that_do_not_fit, train_first_models
     from quantum_cli.report import write_summary
     from quantum_cli.up import LocalFleet, Stopped
 
@@ -76,6 +78,8 @@ def up(
             label_threshold=label_threshold,
             horizon_bars=horizon,
         )
+        check_names()
+        check_ports_free(plan.port_offset)
         claim_state_dir(plan)
         console.print(
             f"Quantum Trader · {', '.join(plan.symbols)} · {plan.timeframe} · state in {plan.state_dir}", soft_wrap=True
@@ -84,9 +88,13 @@ def up(
         async def everything() -> None:
             if not models_present(plan):
                 await train_first_models(plan, console)
-            refuse_models_that_know_the_range(plan)
-            tally = await LocalFleet(plan, candles, console).run(until_done)
-            write_summary(plan, tally, time.monotonic() - started, summary, console)
+            refuse_models_that_do_not_fit(plan)
+            fleet = LocalFleet(plan, candles, console)
+            try:
+                await fleet.run(until_done)
+            finally:
+                if fleet.tally.bars:
+                    write_summary(plan, fleet.tally, time.monotonic() - started, summary, console)
 
         uvloop.run(everything())
     except (Stopped, KeyboardInterrupt):
@@ -138,4 +146,4 @@ def train(
 
 def _fail(error: QuantumError) -> NoReturn:
     errors.print(f"[red]error:[/] {error}", soft_wrap=True)
-    raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
+    raise typer.Exit(2 if isinstance(error, UsageError | UnknownSetting) else 1) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -13,6 +15,7 @@ from quantum_cli.errors import UsageError
 from quantum_common.candles import CandleFileError, Candles, read_candles, write_candles
 from quantum_common.domain.timeframe import DEFAULT_HORIZON_BARS, DEFAULT_LABEL_THRESHOLD, TIMEFRAME_MS, timeframe_ms
 from quantum_common.features import SEQUENCE_BARS, WARMUP_BARS
+from quantum_common.service.names import TOOLKIT_NAMES
 
 BARS_BEFORE_FIRST_DECISION = WARMUP_BARS + SEQUENCE_BARS - 1
 
@@ -126,7 +129,8 @@ def make_plan(
     threshold = DEFAULT_LABEL_THRESHOLD[timeframe] if label_threshold is None else label_threshold
     if not 0 < threshold < 1:
         raise UsageError(f"--label-threshold {threshold}: give a fraction between 0 and 1, such as 0.015 for 1.5 %")
-    state = state_dir or _default_state_dir(venue, symbols, timeframe, from_ms, to_ms, threshold, horizon_bars)
+    parts = [data_dir and data_dir.resolve(), symbols, from_ms, to_ms, models_dir, threshold, horizon_bars]
+    state = state_dir or _default_state_dir(venue, timeframe, parts)
     data_dir = data_dir or make_synthetic_market(state / "market", symbols, timeframe)
     candles = read_all(data_dir, venue, symbols, timeframe)
     first, last = _range(candles, from_ms, to_ms, step_ms)
@@ -179,37 +183,44 @@ def make_synthetic_market(folder: Path, symbols: tuple[str, ...], timeframe: str
     return folder
 
 
-def _default_state_dir(
-    venue: str,
-    symbols: tuple[str, ...],
-    timeframe: str,
-    from_ms: int | None,
-    to_ms: int | None,
-    threshold: float,
-    horizon: int,
-) -> Path:
-    """A folder per market and range, so that two different runs never share one by accident."""
-    if venue == SYNTHETIC_VENUE:
-        from_ms = to_ms = None
-    parts = [*symbols, from_ms, to_ms, repr(threshold), horizon]
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:6]
+def exported_settings() -> dict[str, str]:
+    """Settings that the user exported and that change what a run decides: no secrets, logs or addresses."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(("QT_", "META_", "KELLY_"))
+        and not name.startswith((*TOOLKIT_NAMES, "QT_LOG_", "QT_REDIS_", "QT_LEDGER_", "QT_DATA_DIR"))
+        and not name.endswith(("_KEY", "_SECRET", "_TOKEN"))
+    }
+
+
+def _default_state_dir(venue: str, timeframe: str, parts: list[Any]) -> Path:
+    """A folder per market, range and settings, so that two different runs never share one by accident."""
+    digest = hashlib.sha256(repr([*parts, exported_settings()]).encode()).hexdigest()[:6]
     return Path("state") / f"{venue}-{timeframe}-{digest}"
-
-
-_FIXED = ("venue", "symbols", "timeframe", "from_ms", "to_ms", "label_threshold", "horizon_bars")
 
 
 def claim_state_dir(plan: RunPlan) -> None:
     """Write the plan into a new state folder, or check that the folder's run is this one."""
     path = plan.state_dir / "run.json"
-    values = asdict(plan)
-    mine = {name: values[name] for name in _FIXED} | {"symbols": list(plan.symbols)}
+    mine = {
+        "data": str(plan.data_dir),
+        "venue": plan.venue,
+        "symbols": list(plan.symbols),
+        "timeframe": plan.timeframe,
+        "from": iso(plan.from_ms),
+        "to": iso(plan.to_ms),
+        "models": str(plan.models_dir),
+        "label_threshold": plan.label_threshold,
+        "horizon_bars": plan.horizon_bars,
+        "settings": exported_settings(),
+    }
     if not path.exists():
         plan.state_dir.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(mine)))
         return
     kept = msgspec.json.decode(path.read_bytes())
-    if changed := [name for name in _FIXED if kept.get(name) != mine[name]]:
+    if changed := [name for name in mine if kept.get(name) != mine[name]]:
         raise UsageError(
             f"{plan.state_dir} holds another run ({', '.join(changed)} differ): "
             "choose another --state-dir, or remove the folder"

@@ -9,13 +9,14 @@ from rich.console import Console
 
 from quantum_cli.display import Tally
 from quantum_cli.plan import RunPlan
+from quantum_cli.up import ledger_url
 from recorder_svc.summary import summarise
 
 
 def write_summary(plan: RunPlan, tally: Tally, wall_s: float, path: Path | None, console: Console) -> None:
     """Count what the recorder archived, print the essentials, and write the JSON object when a path is given."""
     summary = {
-        **summarise(plan.state_dir / "archive", f"sqlite:///{plan.state_dir / 'ledger.sqlite'}"),
+        **summarise(plan.state_dir / "archive", ledger_url(plan)),
         "dead_letters": tally.dead_letters,
         "bars_per_s": round(tally.bars / tally.market_s, 2) if tally.market_s > 0 else 0.0,
         "wall_s": round(wall_s, 2),

@@ -18,6 +18,7 @@ from pathlib import Path
 from quantum_cli.errors import RunFailed
 
 STOP_WAIT_S = 8.0
+TAIL_BYTES = 16_384
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_AFTER_S = 0.5, 30.0, 60.0
@@ -69,7 +70,12 @@ class Child:
             await self.process.wait()
 
     def last_lines(self, count: int = 5) -> str:
-        lines = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
+        """The end of its log, indented."""
+        if not self.log_path.exists():
+            return ""
+        with self.log_path.open("rb") as log:
+            log.seek(max(0, self.log_path.stat().st_size - TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-count:])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
 import time
@@ -19,14 +20,16 @@ from rich.console import Console
 
 from quantum_cli.conductor import Conductor
 from quantum_cli.display import RunDisplay, Tally
-from quantum_cli.fleet import FLEET, VENUE, FleetMember, check_ports_free
+from quantum_cli.fleet import FLEET, VENUE, FleetMember
 from quantum_cli.line import Line
-from quantum_cli.plan import RunPlan
+from quantum_cli.plan import RunPlan, iso
 from quantum_cli.supervisor import Child, Supervisor
 from quantum_common.bus import RedisBus
 from quantum_common.bus.embedded import server_command
 from quantum_common.candles import Candles
 from quantum_common.contracts import REGISTRY, Keys, dead
+from quantum_common.features import WARMUP_BARS
+from quantum_common.service.logs import FILE_NAMES
 from quantum_common.testing import free_port
 
 READY_WITHIN_S = 90.0
@@ -43,17 +46,22 @@ def environment(plan: RunPlan, redis_url: str, token: str) -> dict[str, str]:
     return {
         "QT_REDIS_URL": redis_url,
         "QT_ACCOUNT": ACCOUNT,
+        "QT_PARTITIONS": "1",
+        "QT_INSTANCE": "1",
+        "QT_HOST": "127.0.0.1",
+        "QT_PORT": "0",
+        "QT_WARMUP_BARS": str(WARMUP_BARS),
         "QT_SYMBOLS": ",".join(plan.symbols),
         "QT_TIMEFRAME": plan.timeframe,
         "QT_CLOCK": "replay",
         "QT_STATE_DIR": str(plan.state_dir),
         "QT_MODELS_DIR": str(plan.models_dir),
-        "QT_LOG_DIR": str(plan.state_dir / "logs"),
         "QT_PORT_OFFSET": str(plan.port_offset),
         "QT_API_TOKEN": token,
         "QT_VENUE_URL": f"http://127.0.0.1:{VENUE.port + plan.port_offset}",
         "QT_FROM_MS": str(plan.from_ms),
         "QT_HORIZON_BARS": str(plan.horizon_bars),
+        "QT_LEDGER_URL": ledger_url(plan),
         "QT_SIM_DATA_DIR": str(plan.data_dir),
         "QT_SIM_CANDLE_VENUE": plan.venue,
         "QT_SIM_START_MS": str(plan.from_ms),
@@ -61,6 +69,11 @@ def environment(plan: RunPlan, redis_url: str, token: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def ledger_url(plan: RunPlan) -> str:
+    """Where the recorder writes and the summary reads."""
+    return os.environ.get("QT_LEDGER_URL", f"sqlite:///{plan.state_dir / 'ledger.sqlite'}")
 
 
 def close_times_ms(plan: RunPlan, candles: Mapping[str, Candles]) -> list[int]:
@@ -76,18 +89,17 @@ class LocalFleet:
         self._plan, self._console = plan, console
         self._times = close_times_ms(plan, candles)
         self._token = _token(plan.state_dir / "api-token")
-        self._tally = Tally()
+        self.tally = Tally()
         self._supervisor = Supervisor(self._crashed)
 
-    async def run(self, until_done: bool) -> Tally:
-        """Start everything, drive the market, stop everything.
+    async def run(self, until_done: bool) -> None:
+        """Start everything, drive the market, stop everything; `tally` has the counts, whatever happened.
 
         Raises RunFailed when the fleet cannot go on, Stopped when a signal came before the run was done.
         """
         stopping = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        check_ports_free(self._plan.port_offset)
         work = asyncio.create_task(self._work(until_done))
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -95,9 +107,9 @@ class LocalFleet:
         if stopping.is_set() and work.cancel():
             await asyncio.wait({work})
             raise Stopped
-        return await work
+        await work
 
-    async def _work(self, until_done: bool) -> Tally:
+    async def _work(self, until_done: bool) -> None:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._supervisor)
             stack.callback(self._console.print, "stopping the fleet …")
@@ -111,7 +123,7 @@ class LocalFleet:
                     timeout=30,
                 )
             )
-            display = RunDisplay(self._console, self._tally, len(self._times))
+            display = RunDisplay(self._console, self.tally, len(self._times))
             keys = Keys(account=ACCOUNT)
             redis = await stack.enter_async_context(Redis.from_url(redis_url))
             conductor = Conductor(
@@ -120,15 +132,17 @@ class LocalFleet:
             await self._start_services(redis_url, conductor)
             memory = asyncio.create_task(self._watch_memory())
             stack.callback(memory.cancel)
-            with display:
-                started = time.monotonic()
-                await conductor.run(self._times, self._plan.bars_per_s)
-                self._tally.market_s = time.monotonic() - started
-            self._tally.dead_letters = await _count_dead_letters(bus, keys)
+            started = time.monotonic()
+            try:
+                with display:
+                    await conductor.run(self._times, self._plan.bars_per_s)
+            finally:
+                self.tally.market_s = time.monotonic() - started
+            await self._measure_memory()
+            self.tally.dead_letters = await _count_dead_letters(bus, keys)
             if not until_done:
                 self._console.print("the market's data has ended; the fleet stays up until Ctrl-C")
                 await asyncio.Event().wait()
-        return self._tally
 
     async def _start_server(self) -> str:
         port = free_port()
@@ -150,13 +164,20 @@ class LocalFleet:
     async def _start_services(self, redis_url: str, conductor: Conductor) -> None:
         settings = environment(self._plan, redis_url, self._token)
         await self._ready(VENUE, await self._start(VENUE, settings))
-        await conductor.announce()
+        self._say_where_it_goes_on(await conductor.announce())
         children = [(member, await self._start(member, settings)) for member in FLEET]
         for member, child in children:
             await self._ready(member, child)
         self._console.print(
             f"    logs in {self._plan.state_dir / 'logs'} · API token in {self._plan.state_dir / 'api-token'}"
         )
+
+    def _say_where_it_goes_on(self, now_ms: int) -> None:
+        left = sum(close_ms > now_ms for close_ms in self._times)
+        if left == 0:
+            self._console.print("this run is complete: its last bar is settled again, nothing new is traded")
+        elif left < len(self._times):
+            self._console.print(f"going on at {iso(now_ms)}: {left} of {len(self._times)} bars are left")
 
     async def _start(self, member: FleetMember, settings: Mapping[str, str]) -> Child:
         child = Child(member.name, member.argv, settings, self._log(member.name))
@@ -169,7 +190,7 @@ class LocalFleet:
 
             async def answers() -> bool:
                 try:
-                    return (await client.get("/health/live")).status_code == 200
+                    return (await client.get(member.awaited)).status_code == 200
                 except httpx.HTTPError:
                     return False
 
@@ -181,9 +202,12 @@ class LocalFleet:
 
     async def _watch_memory(self) -> None:
         while True:
-            pids = [child.process.pid for child in self._supervisor.children if child.process]
-            self._tally.peak_pss_mb = max(self._tally.peak_pss_mb, await asyncio.to_thread(_pss_mb, pids))
+            await self._measure_memory()
             await asyncio.sleep(MEMORY_EVERY_S)
+
+    async def _measure_memory(self) -> None:
+        pids = [child.process.pid for child in self._supervisor.children if child.process]
+        self.tally.peak_pss_mb = max(self.tally.peak_pss_mb, await asyncio.to_thread(_pss_mb, pids))
 
     def _crashed(self, child: Child, code: int) -> None:
         self._console.print(
@@ -192,7 +216,7 @@ class LocalFleet:
         )
 
     def _log(self, name: str) -> Path:
-        return self._plan.state_dir / "logs" / f"{name}.out"
+        return self._plan.state_dir / "logs" / f"{FILE_NAMES.get(name, name)}.log"
 
 
 async def _count_dead_letters(bus: RedisBus, keys: Keys) -> int:

@@ -124,9 +124,10 @@ async def test_what_a_consumer_had_in_hand_is_handed_out_again_after_its_restart
     await written(bus, 3)
     first, *_ = await read(bus)
     await bus.commit([Unit(inputs=[first])])
-    again = await bus.read_own_pending(IN, GROUP, "1", "0", 100)
+    again, last_id = await bus.read_own_pending(IN, GROUP, "1", "0", 100)
     assert [entry.data for entry in again] == [b"1", b"2"]
-    assert await bus.read_own_pending(IN, GROUP, "1", again[-1].entry_id, 100) == []
+    assert last_id == again[-1].entry_id
+    assert await bus.read_own_pending(IN, GROUP, "1", last_id, 100) == ([], None)
 
 
 async def test_committing_together_falls_back_to_each_alone(bus: Bus) -> None:

@@ -1,5 +1,8 @@
 """Poison never stalls the entries behind it, and only failures alone count."""
 
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 
 from quantum_common.bus import Bus, Consumer, Output, Received, Unit, run_consumer
@@ -54,6 +57,32 @@ async def test_f06_an_event_of_another_family_is_not_taken_for_one_of_this_strea
     await bus.append(IN, encode(envelope(FundingPaid(amount=1, market_ts_ms=1), producer=PRODUCER, produced_at_ms=0)))
     assert await consumer.read(50) == []
     assert len(await bus.newest(dead(IN), 10)) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("bar_ts_ms", 10**20), ("bar_ts_ms", -1), ("timeframe", "7m")])
+async def test_f04_an_impossible_bar_is_refused_at_the_door(bus: Bus, name: str, value: object) -> None:
+    consumer = await started(bus)
+    await bus.append(IN, msgspec.json.encode(msgspec.json.decode(event(1)) | {name: value}))
+    assert await consumer.read(50) == []
+    assert name.encode() in (await bus.newest(dead(IN), 1))[0].data
+
+
+async def test_more_leftovers_than_one_commit_takes_come_in_pages(bus: Bus) -> None:
+    consumer = await started(bus)
+    for number in range(700):
+        await bus.append(IN, event(number))
+    for _ in range(3):
+        await consumer.read(50)
+    sizes: list[int] = []
+
+    async def handler(batch: Sequence[Received]) -> None:
+        sizes.append(len(batch))
+        await bus.commit([Unit(inputs=[item.entry for item in batch])])
+
+    again = Consumer(bus, [IN], "worker", "1")
+    await run_consumer(again, handler, stopping=lambda: sum(sizes) >= 700, beat=lambda: None, block_ms=50)
+    assert max(sizes) <= 256
+    assert (await bus.stream_infos([IN]))[IN].groups["worker"].pending == 0
 
 
 async def test_the_loop_hands_out_leftovers_before_new_entries(bus: Bus) -> None:

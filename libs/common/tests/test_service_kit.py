@@ -14,8 +14,8 @@ import pytest
 from fastapi import APIRouter, Body, Depends
 
 from quantum_common.service import FleetSettings, MarketClock, Service, Stop, build_app, require_token
+from quantum_common.service.definition import Progress
 from quantum_common.service.http import redacted
-from quantum_common.service.process import Progress
 from quantum_common.testing import eventually, free_port
 
 PROGRAM = """
@@ -37,7 +37,7 @@ async def crashing(stop, beat):
     await asyncio.sleep(0.2)
     raise {error}
 
-run(Service(Settings(), {{"loop": {loop}}}))
+run(lambda: Service(Settings(), {{"loop": {loop}}}))
 """
 
 
@@ -98,6 +98,16 @@ async def test_a_taken_port_is_named() -> None:
     server.close()
     assert process.returncode == 1
     assert f"port {port} on 127.0.0.1" in output
+
+
+async def test_a_wrong_setting_is_named_in_one_line_without_its_value() -> None:
+    process = started(free_port(), "steady", QT_TIMEFRAME="2h-secret")
+    output, _ = await asyncio.to_thread(process.communicate, timeout=15)
+    assert process.returncode == 1
+    assert "QT_TIMEFRAME: " in output
+    assert "use one of 1m, 5m" in output
+    assert "secret" not in output
+    assert "Traceback" not in output
 
 
 async def test_f13_an_unknown_setting_stops_start_up() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -164,10 +165,56 @@ def test_f08_a_collapsed_or_worthless_model_is_never_called_proven() -> None:
         "log_loss_prior_hindsight": 0.55,
         "p_hold_range": 0.2,
     }
-    assert quality(good, default_label=True) == "proven"
+    assert quality(good, kind="row", default_label=True) == "proven"
     for worse in ({"p_hold_range": 0.04}, {"log_loss": 0.56}, {"accuracy": 0.5}, {"log_loss": float("nan")}):
-        assert quality({**good, **worse}, default_label=True) == "unproven"
-    assert quality({**good, "accuracy": 0.5, "accuracy_majority": 0.5}, default_label=False) == "proven"
+        assert quality({**good, **worse}, kind="row", default_label=True) == "unproven"
+    fair = {**good, "accuracy": 0.5, "accuracy_majority": 0.5}
+    assert quality(fair, kind="row", default_label=False) == "proven"
+
+
+FLOORS = {"low": 0.53, "medium": 0.57, "high": 0.52, "trending": 0.55, "ranging": 0.56}
+
+
+def meta_metrics(**regimes: dict[str, float | None]) -> dict[str, Any]:
+    """Exactly good enough, but for `regimes`."""
+    even = {name: {"rows": 9.0, "accuracy": floor, "accuracy_majority": 0.5} for name, floor in FLOORS.items()}
+    losses = {"log_loss": 0.5, "log_loss_prior": 0.6, "log_loss_prior_hindsight": 0.55}
+    overall = {"accuracy": 0.8, "accuracy_majority": 0.8, "p_hold_range": 0.2}
+    return {**losses, **overall, "regimes": {**even, **regimes}}
+
+
+@pytest.mark.parametrize("regime", FLOORS)
+@pytest.mark.parametrize("default_label", [True, False])
+def test_f08_the_meta_model_is_proven_only_if_it_is_accurate_in_every_regime(regime: str, default_label: bool) -> None:
+    def judged(**found: float | None) -> str:
+        metrics = meta_metrics(**{regime: {"rows": 9.0, "accuracy_majority": 0.5, **found}})
+        return quality(metrics, kind="meta", default_label=default_label)
+
+    floor = FLOORS[regime]
+    assert judged(accuracy=floor) == "proven"
+    assert judged(accuracy=floor - 0.001) == "unproven"
+    assert judged(accuracy=0.891, accuracy_majority=0.9) == "proven"
+    assert judged(accuracy=0.889, accuracy_majority=0.9) == "unproven"
+    assert judged(rows=0.0, accuracy=None, accuracy_majority=None) == "unproven"
+
+
+def test_f08_a_meta_model_good_in_every_regime_must_still_beat_the_prior_and_not_collapse() -> None:
+    for worse in ({"p_hold_range": 0.04}, {"log_loss": 0.56}, {"log_loss": float("nan")}):
+        assert quality({**meta_metrics(), **worse}, kind="meta", default_label=True) == "unproven"
+
+
+def test_the_meta_manifest_and_report_show_the_regimes_of_the_tested_rows_and_are_gated_on_them(run: Run) -> None:
+    manifest = read_manifest(run.request.models_dir, "meta")
+    regimes = manifest.metrics["regimes"]
+    assert run.report.models["meta"].metrics["regimes"] == regimes
+    assert set(regimes) == set(FLOORS)
+    for parts in (("low", "medium", "high"), ("trending", "ranging")):
+        rows = [regimes[name]["rows"] for name in parts]
+        assert sum(rows) == manifest.metrics["rows"]
+        assert sum(n * regimes[name]["accuracy"] for n, name in zip(rows, parts, strict=True)) == pytest.approx(
+            manifest.metrics["rows"] * manifest.metrics["accuracy"]
+        )
+    assert manifest.quality == quality(manifest.metrics, kind="meta", default_label=True)
 
 
 def test_f30_the_scaler_comes_from_the_training_part_only() -> None:

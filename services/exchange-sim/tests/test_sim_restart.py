@@ -28,7 +28,7 @@ import sys
 from exchange_sim.app import build
 from exchange_sim.settings import SimSettings
 from quantum_common.service import run
-run(build(SimSettings.model_validate_json(sys.argv[1])))
+run(lambda: build(SimSettings.model_validate_json(sys.argv[1])))
 """
 
 

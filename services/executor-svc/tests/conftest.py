@@ -23,7 +23,7 @@ from executor_svc.adapters.venue import CcxtVenue, make_exchange
 from executor_svc.core.guards import SubmitContext
 from executor_svc.executor import Executor
 from executor_svc.settings import ExecutorSettings
-from quantum_common.bus import Consumer, MemoryBus, Output, Unit
+from quantum_common.bus import Consumer, MemoryBus, Output, StateWrite, Unit
 from quantum_common.candles import Candles, write_candles
 from quantum_common.contracts import (
     ALLOCATIONS,
@@ -189,6 +189,7 @@ class Line:
     """An executor between a bus in memory and a real paper venue; the test is governer, feature-svc and conductor."""
 
     Killed = Killed
+    approval = staticmethod(approval)
 
     def __init__(self, bus: MemoryBus, settings: ExecutorSettings, http: httpx.AsyncClient) -> None:
         self.bus, self.settings, self.http = bus, settings, http
@@ -207,7 +208,15 @@ class Line:
         self.executor = Executor(self.settings, bus, self.venue, self.clock)
         self.consumer = Consumer(bus, self.keys.subscribed("executor-svc"), "executor-svc", "1")
         await self.executor._start_once()
-        await self.consumer.handle(await self.consumer.start(), self.executor.handle)
+        await self.consumer.start()
+        while batch := await self.consumer.read(1):
+            await self.consumer.handle(batch, self.executor.handle)
+
+    async def trading(self, state: str) -> None:
+        """The governer writes its trading state."""
+        key = self.keys.account_state("governer-svc")
+        version = (await self.bus.state(key)).version
+        await self.bus.commit([Unit(states=[StateWrite(key, version, b"{}", {"trading_state": state})])])
 
     async def close(self) -> None:
         await asyncio.gather(*(venue.close() for venue in self._venues))
@@ -307,6 +316,7 @@ async def make_line(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             own = ExecutorSettings(symbols=("BTCUSDT",), clock="replay", venue_url=url, **settings)
             line = Line(MemoryBus(), own, http)
             lines.append(line)
+            await line.trading("ACTIVE")
             return line
 
         yield make

@@ -109,16 +109,13 @@ async def test_f35_the_clocks_difference_is_measured_and_shown(make_line):
     assert any("clock differs" in reason for reason in service.not_ready())
 
 
-async def test_the_kill_switch_of_the_governer_stops_an_entry_at_the_last_step(make_line):
-    from quantum_common.bus import StateWrite, Unit
-
+async def test_f25_the_kill_switch_of_the_governer_stops_an_entry_at_the_last_step(make_line):
     line = await make_line([FLAT] * 4)
     await line.start()
     await line.step(BAR)
-    key = line.keys.account_state("governer-svc")
-    await line.bus.commit([Unit(states=[StateWrite(key, 0, b"{}", {"trading_state": "HALTED"})])])
+    await line.trading("HALTED")
     await line.approve()
-    assert (await line.events(OrderRejected))[0].reason == "TRADING_HALTED"
+    assert (await line.events(OrderRejected))[0].reason == "KILL_SWITCH"
     assert (await line.status())["open_positions"] == 0
 
 

@@ -205,13 +205,14 @@ def test_f32_an_expired_approval_is_refused_on_arrival_and_at_the_last_step(benc
 @pytest.mark.parametrize(
     ("context", "reason"),
     [
-        ({"trading_state": "HALTED"}, "TRADING_HALTED"),
-        ({"trading_state": "REDUCING"}, "TRADING_REDUCING"),
-        ({"trading_state": ""}, ""),
+        ({"trading_state": "HALTED"}, "KILL_SWITCH"),
+        ({"trading_state": "REDUCING"}, "KILL_SWITCH"),
+        ({"trading_state": ""}, "TRADING_STATE_UNKNOWN"),
+        ({"trading_state": "active"}, "TRADING_STATE_UNKNOWN"),
         ({"account_trusted": False}, "ACCOUNT_NOT_TRUSTED"),
     ],
 )
-def test_entries_stop_at_the_kill_switch_and_at_an_untrusted_account(bench, context, reason):
+def test_f25_entries_stop_at_the_kill_switch_and_at_an_untrusted_account(bench, context, reason):
     bench.approve()
     assert bench.refusal(ENTRY, **context) == reason
 
@@ -276,8 +277,8 @@ def test_the_time_stop_comes_with_the_bar_that_ends_the_label_horizon(bench):
     bench.fill_entry()
     bar = bench.book.positions["BTCUSDT"].decision_bar_ts_ms
     rules = core.Rules(horizon_bars=5, entry_price_margin=Decimal(0), unfilled_trigger_ms=0)
-    assert not core.start_bar(bench.book, bar + 4 * HOUR_MS, rules).positions["BTCUSDT"].exit_reason
-    assert core.start_bar(bench.book, bar + 5 * HOUR_MS, rules).positions["BTCUSDT"].exit_reason == "time_stop"
+    assert not core.time_stops(bench.book, bar + 6 * HOUR_MS - 1, rules).positions["BTCUSDT"].exit_reason
+    assert core.time_stops(bench.book, bar + 6 * HOUR_MS, rules).positions["BTCUSDT"].exit_reason == "time_stop"
 
 
 def snapshot(quantity: str = "0", wallet: str = "10000") -> core.AccountSnapshot:

@@ -1,6 +1,7 @@
 """How the executor's events change the risk state."""
 
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from governer_svc.checks import Signal
 from governer_svc.config import RiskConfig
 from governer_svc.core import allocate
 from governer_svc.errors import InvalidExecution
-from governer_svc.executions import take_in
-from governer_svc.state import RiskState, decode_state, encode_state
+from governer_svc.executions import take_in, take_in_once
+from governer_svc.state import BOOKED_KEPT, RiskState, decode_state, encode_state
 from quantum_common.contracts import (
     AccountPosition,
     AccountUpdated,
@@ -31,8 +32,12 @@ CLOSE = BAR + HOUR
 BTC = "BTCUSDT"
 
 
+sequences = count(1)
+
+
 def account(**changes: Any) -> AccountUpdated:
-    full = AccountUpdated("bar", Decimal(10_000), Decimal(10_000), (), CLOSE, BAR, 1, {BTC: Decimal(5)})
+    """One update of the venue's, newer than all before."""
+    full = AccountUpdated("bar", Decimal(10_000), Decimal(10_000), (), CLOSE, BAR, next(sequences), {BTC: Decimal(5)})
     return replace(full, **changes)
 
 
@@ -96,6 +101,25 @@ def test_the_account_brings_balance_equity_positions_and_the_peak() -> None:
     assert state.exposure_usd == Decimal(700)
 
 
+@pytest.mark.parametrize("sequence", [6, 7])
+def test_f28_an_account_update_that_is_not_newer_changes_nothing(sequence: int) -> None:
+    state = after(RiskState(), account(sequence=7, positions=(held(),)))
+    old = account(sequence=sequence, equity=Decimal(20_000), as_of_ms=CLOSE + DAY)
+    assert take_in(state, BTC, old) == (state, ())
+
+
+def test_f28_a_repeated_event_is_booked_once_and_so_few_ids_are_kept() -> None:
+    state = approved()
+    for event_id, event in [("e1", fill("3")), ("e1", fill("3")), ("e2", closed()), ("e2", closed())]:
+        state, _ = take_in_once(state, event_id, BTC, event)
+    assert len(state.trade_history) == 1
+    assert state.booked == ("e1", "e2")
+    for number in range(BOOKED_KEPT):
+        state, _ = take_in_once(state, f"later{number}", BTC, closed("1"))
+    assert len(state.booked) == BOOKED_KEPT
+    assert "e2" not in state.booked
+
+
 def test_a_short_positions_notional_counts_as_exposure() -> None:
     short = AccountPosition(BTC, OrderSide.SELL, Decimal(7), Decimal(100), Decimal(-700), Decimal(0))
     assert after(RiskState(), account(positions=(short,))).exposure_usd == Decimal(700)
@@ -139,7 +163,7 @@ def test_a_rest_that_is_canceled_gives_its_size_back_and_keeps_the_slot() -> Non
     [
         OrderRejected("c1", "d1", Role.ENTRY, "-2010", "insufficient balance"),
         OrderCanceled("c1", "d1", Role.ENTRY, "expired"),
-        account(as_of_ms=CLOSE + 60_001),
+        account(as_of_ms=CLOSE + 60_001, sequence=1_000_000),  # made before the test runs, taken in last
     ],
 )
 def test_an_approval_that_ends_unfilled_gives_size_and_slot_back(ending: Any) -> None:

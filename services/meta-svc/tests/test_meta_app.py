@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -67,7 +68,9 @@ class Instance:
         self.consumer = Consumer(bus, STREAMS, "meta-svc", name)
 
     async def start(self):
-        await self.consumer.handle(await self.consumer.start(), self.app.handle)
+        await self.consumer.start()
+        while batch := await self.consumer.read(10):
+            await self.consumer.handle(batch, self.app.handle)
         return self
 
     async def turn(self):
@@ -349,7 +352,9 @@ async def test_a_lost_reply_is_redone_without_a_second_decision():
     assert (await meta.board.status())["total_predictions"] == 2
 
 
-async def test_a_bar_that_cannot_be_decided_does_not_stall_its_neighbours(bus, tmp_path, publish_meta):
+async def test_f06_a_bar_that_cannot_be_decided_is_set_aside_and_its_neighbours_are_decided(
+    bus, tmp_path, publish_meta
+):
     class BrokenForSell:
         """Answers with a row too many when an agent says SELL: a defect no reason code covers."""
 
@@ -373,9 +378,33 @@ async def test_a_bar_that_cannot_be_decided_does_not_stall_its_neighbours(bus, t
     for agent in AGENTS:
         await put_vote(bus, agent, Action.SELL, symbol="BADUSDT")
     await put_bar(bus, symbol="GOODUSDT")
+    await put_bar(bus, symbol="FINEUSDT")
     await meta.turn()
-    assert [made.symbol for made in await decisions(bus)] == ["GOODUSDT"]
-    assert await pending(bus) == 5
+    assert sorted(made.symbol for made in await decisions(bus)) == ["FINEUSDT", "GOODUSDT"]
+    assert await pending(bus) == 0
+    assert len(meta.app._join) == 0
+    letters = [await bus.newest(f"{stream}:dead", 10) for stream in STREAMS]
+    assert [len(found) for found in letters] == [1, 4]
+    reasons = {msgspec.json.decode(entry.data)["reason"] for found in letters for entry in found}
+    assert len(reasons) == 1
+    assert reasons.pop().startswith("ValueError: zip()")
+
+
+async def test_f06_a_bar_that_cannot_be_committed_is_set_aside_and_its_neighbours_are_decided():
+    class RefusesOneSymbol(MemoryBus):
+        async def commit(self, units):
+            if any(mark.symbol == "BADUSDT" for unit in units for mark in unit.watermarks):
+                raise OverflowError("a number too long")
+            return await super().commit(units)
+
+    bus = RefusesOneSymbol()
+    meta = await Instance(bus).start()
+    for symbol in ("AUSDT", "BADUSDT", "CUSDT"):
+        await put_bar(bus, symbol=symbol)
+    await meta.turn()
+    assert [made.symbol for made in await decisions(bus)] == ["AUSDT", "CUSDT"]
+    assert await pending(bus) == 0
+    assert [len(await bus.newest(f"{stream}:dead", 10)) for stream in STREAMS] == [1, 4]
 
 
 async def test_too_many_overrides_warn_in_the_documented_words(tmp_path, publish_meta, caplog):

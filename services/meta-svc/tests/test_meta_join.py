@@ -112,9 +112,13 @@ def test_a_replay_has_no_deadline():
     assert triggers(join, NOW + 100 * HOUR) == []
 
 
-@pytest.mark.parametrize("deadline_ms", [DEADLINE, None])
-def test_votes_whose_features_event_never_comes_do_not_hang_for_ever(deadline_ms):
-    join = join_of(vote("xgb"), vote("lgbm"), deadline_ms=deadline_ms)
+def test_a_replay_waits_for_a_features_event_without_end():
+    join = join_of(vote("xgb"), vote("lgbm"), deadline_ms=None)
+    assert triggers(join, NOW + 100 * ORPHAN_MS) == []
+
+
+def test_votes_whose_features_event_never_comes_do_not_hang_for_ever():
+    join = join_of(vote("xgb"), vote("lgbm"))
     assert triggers(join, NOW + ORPHAN_MS - 1) == []
     assert triggers(join, NOW + ORPHAN_MS, quiet=False) == []
     (due,) = join.due(NOW + ORPHAN_MS, quiet=True)

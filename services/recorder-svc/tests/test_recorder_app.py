@@ -9,13 +9,14 @@ import httpx
 import msgspec
 import pytest
 
-from quantum_common.bus import Bus, BusUnavailable, Consumer, MemoryBus, RedisBus, Unit
+from quantum_common.bus import Bus, BusUnavailable, Consumer, DeadLetter, MemoryBus, Received, RedisBus, Unit
 from quantum_common.contracts import (
     EXECUTIONS,
     FEATURES,
     PREDICTIONS,
     AccountUpdated,
     Candle,
+    Envelope,
     FeaturesComputed,
     FundingPaid,
     OrderFilled,
@@ -48,8 +49,13 @@ class Fleet:
         self.consumer = Consumer(bus, self.settings.keys.subscribed("recorder-svc"), "recorder-svc", "1")
 
     async def turn(self, *, started: bool = True) -> None:
-        batch = await (self.consumer.read(10) if started else self.consumer.start())
-        await self.consumer.handle(batch, self.recorder.handle)
+        if not started:
+            await self.consumer.start()
+        more = True
+        while more:
+            batch = await self.consumer.read(10)
+            await self.consumer.handle(batch, self.recorder.handle)
+            more = not started and batch != []
 
     async def publish(self, stream: Any, payload: msgspec.Struct, *, bar: int = BAR, key: str = "") -> None:
         event = envelope(
@@ -144,6 +150,30 @@ async def test_while_the_disk_refuses_nothing_is_acknowledged_or_condemned(tmp_p
     assert await fleet.pending() == 0
     assert fleet.archived("2023-12-09", "features") == ["FeaturesComputed"]
     await fleet.recorder.close()
+
+
+@pytest.mark.parametrize("bar", [10**17, 10**20])
+async def test_f06_an_event_of_an_impossible_time_is_set_aside_and_its_neighbours_are_written(
+    tmp_path: Path, bar: int
+) -> None:
+    fleet = Fleet(MemoryBus(), tmp_path)
+    await fleet.turn(started=False)
+    await fleet.publish(FEATURES, FEATURE, bar=bar)
+    await fleet.publish(FEATURES, FEATURE)
+    await fleet.consumer.handle(await received(fleet), fleet.recorder.handle)
+    assert fleet.archived("2023-12-09", "features") == ["FeaturesComputed"]
+    assert await fleet.pending() == 0
+    letters = await fleet.bus.newest(f"{fleet.settings.keys.stream(FEATURES, BTC)}:dead", 10)
+    reasons = [msgspec.json.decode(entry.data, type=DeadLetter).reason for entry in letters]
+    assert [reason.partition(":")[0] for reason in reasons] == ["ValueError"]
+    await fleet.recorder.close()
+
+
+async def received(fleet: Fleet) -> list[Received]:
+    """What is on the features stream, decoded without the codec's own guards."""
+    stream = fleet.settings.keys.stream(FEATURES, BTC)
+    entries = await fleet.bus.read([stream], "recorder-svc", "1", count=10, block_ms=1)
+    return [Received(entry, msgspec.json.decode(entry.data, type=Envelope[FeaturesComputed])) for entry in entries]
 
 
 async def test_f22_only_so_many_files_stay_open(tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ EVENTS = [
 
 def recorded(folder: Path, events: list[tuple[str, Any]]) -> dict[str, Any]:
     archive, url = Archive(folder / "archive"), f"sqlite:///{folder / 'ledger.sqlite'}"
-    archive.append(Received(Entry(f"{{x}}:{stream}", "1-0", encode(item)), item) for stream, item in events)
+    batch = [Received(Entry(f"{{x}}:{stream}", "1-0", encode(item)), item) for stream, item in events]
+    archive.append(archive.lines(batch))
     archive.close()
     ledger = Ledger(url)
     ledger.create()
@@ -231,6 +232,16 @@ def test_the_summary_counts_each_thing_once_and_shadows_not_at_all(tmp_path: Pat
         "final_equity": "10002",
     }
     assert len(digests) == 2
+
+
+def test_the_summary_counts_verdicts_only_and_closes_that_answer_a_decision_are_approvals(tmp_path: Path) -> None:
+    def close(decision_id: str, reason: str) -> tuple[str, Any]:
+        sums = (Decimal(0), 0.0, Decimal(0), 0.0, 0.0, 0.0)
+        approved = PositionApproved(decision_id, Intent.CLOSE, Action.SELL, 0.7, *sums, BAR, 0, reason)
+        return "allocations", event(approved, key=decision_id)
+
+    summary = recorded(tmp_path, [close("d1", "APPROVED"), close("f1", "OPERATOR_FLATTEN")])
+    assert (summary["allocations"], summary["approvals"]) == (1, 1)
 
 
 def test_the_archives_digest_is_the_digest_of_the_decisions_in_memory(tmp_path: Path) -> None:

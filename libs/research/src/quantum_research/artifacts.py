@@ -25,13 +25,15 @@ from quantum_common.models import (
     set_current,
     versions,
 )
-from quantum_common.models.manifest import GOLDEN_ROWS
+from quantum_common.models.manifest import GOLDEN_ROWS, Kind
 from quantum_common.models.serving import load
 from quantum_research.export import verify_export
 from quantum_research.labels import HOLD
 
 MIN_ACCURACY = 0.55
 """Of the walk-forward folds, for the timeframe's default label."""
+META_MIN_ACCURACY = {"low": 0.53, "medium": 0.57, "high": 0.52, "trending": 0.55, "ranging": 0.56}
+"""Of the meta model, per regime of the tested rows, for every label."""
 _ACCURACY_SLACK = 0.01
 _SMALLEST_P_HOLD_RANGE = 0.05
 _COMMON_LIBRARIES = ("numpy", "onnx", "onnxruntime")
@@ -86,7 +88,7 @@ def verified(
         data_from_ms=origin.data_from_ms,
         labels_to_ms=origin.labels_to_ms,
         metrics=metrics,
-        quality=quality(metrics, default_label=origin.default_label),
+        quality=quality(metrics, kind=fields["kind"], default_label=origin.default_label),
         golden=_golden_rows(inputs, served),
         **fields,
     )
@@ -94,12 +96,24 @@ def verified(
     return Candidate(named, onnx_bytes, difference)
 
 
-def quality(metrics: dict[str, Any], *, default_label: bool) -> Literal["proven", "unproven"]:
+def quality(metrics: dict[str, Any], *, kind: Kind, default_label: bool) -> Literal["proven", "unproven"]:
     """Proven: on walk-forward folds better than the class prior, accurate enough, and not collapsed."""
-    required = MIN_ACCURACY if default_label else metrics["accuracy_majority"] - _ACCURACY_SLACK
+    accurate = _accurate_in_every_regime(metrics) if kind == "meta" else _accurate(metrics, default_label)
     better = metrics["log_loss"] < min(metrics["log_loss_prior"], metrics["log_loss_prior_hindsight"])
-    good = better and metrics["accuracy"] >= required and metrics["p_hold_range"] >= _SMALLEST_P_HOLD_RANGE
-    return "proven" if good else "unproven"
+    return "proven" if accurate and better and metrics["p_hold_range"] >= _SMALLEST_P_HOLD_RANGE else "unproven"
+
+
+def _accurate(metrics: dict[str, Any], default_label: bool) -> bool:
+    required = MIN_ACCURACY if default_label else metrics["accuracy_majority"] - _ACCURACY_SLACK
+    return bool(metrics["accuracy"] >= required)
+
+
+def _accurate_in_every_regime(metrics: dict[str, Any]) -> bool:
+    """A regime without a tested row is unknown, so it is not good enough."""
+    return all(
+        found["rows"] > 0 and found["accuracy"] >= max(floor, found["accuracy_majority"] - _ACCURACY_SLACK)
+        for floor, found in ((floor, metrics["regimes"][regime]) for regime, floor in META_MIN_ACCURACY.items())
+    )
 
 
 def meta_hash(names: tuple[str, ...]) -> str:

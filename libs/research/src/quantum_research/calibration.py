@@ -15,8 +15,12 @@ from scipy.special import log_softmax, softmax
 
 Array = NDArray[np.float64]
 
-_RIDGE = 1e-4
-"""Keeps bias and temperature finite where a class is missing in the held-out part."""
+_RIDGE = 1e-6
+"""Keeps bias and temperature finite where a class is missing in the held-out part.
+
+At the optimum it moves the mean probability of a class by 2 · ridge · bias, so it must stay far below a rare class's
+share: 1e-4 gave +9 % of P(SELL) at a share of 0.4 %.
+"""
 _LOG_TEMPERATURE_BOUND = 3.0
 
 

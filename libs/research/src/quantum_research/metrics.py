@@ -10,6 +10,8 @@ from quantum_research.labels import BUY, HOLD, SELL
 Array = NDArray[np.float64]
 
 _CALIBRATION_BINS = 15
+_STRONG_TREND = 0.3
+"""From this |trend_strength| on, a bar is trending."""
 _QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -60,3 +62,29 @@ def evaluate(probabilities: Array, prior: Array, labels: NDArray[np.int8]) -> di
         "share_p_sell_above_0_40": float((probabilities[:, SELL] > 0.40).mean()),
         "share_p_buy_above_0_40": float((probabilities[:, BUY] > 0.40).mean()),
     }
+
+
+def accuracy_by_regime(
+    probabilities: Array, labels: NDArray[np.int8], volatility: Array, trend_strength: Array
+) -> dict[str, dict[str, float | None]]:
+    """Accuracy in the thirds of volatility and with and without a trend, each beside its majority class and rows.
+
+    Volatility is a rank in [0, 1], so its thirds end at 1/3 and 2/3. Without a row, accuracies are None: unknown.
+    """
+    right = probabilities.argmax(axis=1) == labels
+    trending = np.abs(trend_strength) >= _STRONG_TREND
+    regimes = {
+        "low": volatility < 1 / 3,
+        "medium": (volatility >= 1 / 3) & (volatility < 2 / 3),
+        "high": volatility >= 2 / 3,
+        "trending": trending,
+        "ranging": ~trending,
+    }
+    return {name: _accuracy(right[rows], labels[rows]) for name, rows in regimes.items()}
+
+
+def _accuracy(right: NDArray[np.bool_], labels: NDArray[np.int8]) -> dict[str, float | None]:
+    if not len(labels):
+        return {"rows": 0.0, "accuracy": None, "accuracy_majority": None}
+    majority = np.bincount(labels).max() / len(labels)
+    return {"rows": float(len(labels)), "accuracy": float(right.mean()), "accuracy_majority": float(majority)}

@@ -24,7 +24,7 @@ from quantum_research.dataset import Dataset, build_dataset
 from quantum_research.export import parity_rows
 from quantum_research.forecaster import Effort, Trainer, check_trainers, installed_trainers, model_input
 from quantum_research.meta import META, MetaModel, train_meta, vote_inputs
-from quantum_research.metrics import evaluate
+from quantum_research.metrics import accuracy_by_regime, evaluate
 from quantum_research.walk_forward import OutOfFold, fit_calibrated, out_of_fold
 
 QUICK_BARS = 10_000
@@ -222,6 +222,12 @@ def _meta_candidate(meta: MetaModel, past: OutOfFold, origin: Origin) -> Candida
         origin=origin,
         metrics={
             **evaluate(meta.tested_probabilities, tested(past.prior), tested(past.data.label)),
+            "regimes": accuracy_by_regime(
+                meta.tested_probabilities,
+                tested(past.data.label),
+                tested(past.data.volatility),
+                tested(past.data.trend_strength),
+            ),
             **_best_agent(past, meta.tested),
             **_calibration_numbers(calibration),
         },

@@ -11,11 +11,12 @@ import logging
 import time
 from decimal import Decimal
 
+import msgspec
+
 from executor_svc import core
 from executor_svc.adapters.port import VenuePort
-from executor_svc.core.account import WALLET_TOLERANCE, Cause, position_drifts, wallet_drift
-from executor_svc.core.book import Book, Order
-from executor_svc.core.fills import pass_over
+from executor_svc.core.account import WALLET_TOLERANCE, Cause, wallet_drift
+from executor_svc.core.book import ID_PREFIX, Book, Order
 from executor_svc.core.guards import SubmitContext
 from executor_svc.core.plan import funding_due
 from executor_svc.errors import VenueRefused, VenueUnreachable
@@ -40,8 +41,6 @@ class Desk:
         self._journal, self._venue, self._clock = journal, venue, clock
         self._rules, self._receive_window_ms = settings.rules, settings.venue_receive_window_ms
         self.account_trusted = False
-        self.trading_state = ""
-        """As the governer last wrote it; empty = not known."""
 
     @property
     def minima(self) -> dict[str, Decimal]:
@@ -78,6 +77,23 @@ class Desk:
                 work.take(core.take_report(work.book, report, wall_ms()))
         await self._plan_and_commit(work)
 
+    async def sweep(self) -> None:
+        """Open orders the book lacks: ours are cancelled, others are a drift that stops entries (F18, F29)."""
+        foreign: dict[str, int] = {}
+        for symbol in sorted(self._venue.markets):
+            for found in await self._venue.open_orders(symbol):
+                known = self._journal.book.orders_of(symbol)
+                ids = {o.client_order_id for o in known}
+                if found.client_order_id in ids or found.venue_order_id in {o.spawned_order_id for o in known}:
+                    continue
+                if found.client_order_id.startswith(ID_PREFIX):
+                    log.error("%s: order %s is not in the book: cancelled", symbol, found.client_order_id)
+                    await self._venue.cancel_open(found)
+                else:
+                    log.error("%s: open order %s is not ours", symbol, found.venue_order_id)
+                    foreign[symbol] = foreign.get(symbol, 0) + 1
+        await self._journal.commit(msgspec.structs.replace(self._journal.book, foreign_orders=foreign))
+
     async def _round(self) -> None:
         work = core.Unfolding(self._journal.book)
         try:
@@ -96,7 +112,7 @@ class Desk:
     async def _plan_and_commit(self, work: core.Unfolding, *, tell: bool = True) -> None:
         work.take(core.plan(work.book, self._venue.markets, self._rules, wall_ms()))
         failure: VenueUnreachable | None = None
-        if tell and work.book.account_due and work.book.unsettled == 1:
+        if tell and work.book.account_due and work.book.quiet:
             try:
                 await self.tell_account(work, work.book.account_due)
             except VenueUnreachable as error:
@@ -124,10 +140,14 @@ class Desk:
 
     async def _send(self, book: Book, order: Order) -> core.Outcome:
         """The only place from which an order leaves."""
-        context = SubmitContext(self._clock.now_ms(), self.trading_state, self.account_trusted)
+        trading_state = await self._journal.trading_state() if order.role is Role.ENTRY else ""
+        context = SubmitContext(self._clock.now_ms(), trading_state, self.account_trusted)
         if reason := core.refusal(book, order, self._venue.markets[order.symbol], context):
             log.error("%s %s not sent: %s", order.symbol, order.role, reason)
             return core.refuse(book, order, reason)
+        if wall_ms() - order.submitted_wall_ms > self._receive_window_ms:
+            log.warning("%s %s: held up for too long, the venue will be asked", order.symbol, order.role)
+            return book, ()
         try:
             with SUBMIT_LATENCY.labels(order.role).time():
                 report = await self._venue.submit(order)
@@ -149,8 +169,24 @@ class Desk:
         if wall_ms() <= latest + self._receive_window_ms + CLOCK_ALLOWANCE_MS:
             return book, ()
         log.warning("%s %s never arrived: it is sent again under its id", order.symbol, order.role)
+        return await self._again(book, order)
+
+    async def _again(self, book: Book, order: Order) -> core.Outcome:
+        """Write the intent again, an entry's at today's prices."""
+        drafts: tuple[core.Draft, ...] = ()
+        if order.role is Role.ENTRY:
+            market = self._venue.markets[order.symbol]
+            try:
+                quote = await self._venue.quote(order.symbol)
+            except VenueRefused as error:
+                return core.refuse(book, order, error.code, str(error))
+            book, drafts, reason = core.entry_again(book, order, market, quote, self._rules, wall_ms())
+            if reason:
+                return core.refuse(book, order, reason)
+        else:
+            book = core.resubmit(book, order, wall_ms())
         self._journal.resend_allowed(order.client_order_id)
-        return core.resubmit(book, order, wall_ms()), ()
+        return book, drafts
 
     async def _take_trades(self, work: core.Unfolding, symbol: str) -> None:
         trades = await self._venue.trades(symbol, work.book.last_trade_ids.get(symbol, 0))
@@ -172,7 +208,7 @@ class Desk:
             raise VenueUnreachable(f"trade {trade.trade_id} of {trade.symbol} waits for an order still being resolved")
         log.error("trade %d of %s is from no order of ours", trade.trade_id, trade.symbol)
         FOREIGN_TRADES.inc()
-        work.take((pass_over(work.book, trade), ()))
+        work.take((core.pass_over(work.book, trade), ()))
 
     async def _take_funding(self, work: core.Unfolding, symbol: str) -> None:
         position = work.book.positions[symbol]
@@ -181,21 +217,26 @@ class Desk:
         work.take(core.take_funding(work.book, symbol, payments, checked))
 
     async def account(self, work: core.Unfolding) -> core.AccountSnapshot:
-        """The venue's account; where it is not what the book expects, after another look at trades and funding."""
+        """The venue's account; where it is not what the book expects, after another look at trades and funding. What
+        others took from a position by then is booked as its exit."""
         snapshot = await self._venue.account()
-        suspects = {*position_drifts(work.book, snapshot)}
+        suspects = {*core.position_drifts(work.book, snapshot)}
         if wallet_drift(work.book, snapshot):
-            suspects |= {*work.book.positions}
+            suspects |= {*self._venue.markets}
         for symbol in sorted(suspects & {*self._venue.markets}):
             await self._take_trades(work, symbol)
             if symbol in work.book.positions and work.book.positions[symbol].entry_quantity:
                 await self._take_funding(work, symbol)
         if suspects:
             snapshot = await self._venue.account()
-        drift = wallet_drift(work.book, snapshot)
-        WALLET_DRIFT.set(float(drift))
-        if abs(drift) > WALLET_TOLERANCE:
-            log.error("the wallet differs by %s USDT from what fills, fees and funding explain", drift)
+        drifts = core.position_drifts(work.book, snapshot)
+        for position in [p for p in work.book.positions.values() if p.foreign]:
+            work.take(core.take_drifts(work.book, drifts))
+            work.take(core.adopt(work.book, position.symbol, snapshot.quantity(position.symbol)))
+        unexplained = wallet_drift(work.book, snapshot)
+        WALLET_DRIFT.set(float(unexplained))
+        if abs(unexplained) > WALLET_TOLERANCE and unexplained != work.book.wallet_drift:
+            log.error("the wallet differs by %s USDT from what fills, fees and funding explain", unexplained)
         return snapshot
 
     async def tell_account(self, work: core.Unfolding, cause: Cause) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from executor_svc.adapters.port import VenuePort
 from executor_svc.core.account import Cause
 from executor_svc.core.approvals import is_repeat
 from executor_svc.desk import Desk
-from executor_svc.errors import Superseded, VenueUnreachable
+from executor_svc.errors import Superseded, VenueRefused, VenueUnreachable
 from executor_svc.journal import Journal
 from executor_svc.settings import ExecutorSettings
 from quantum_common.bus import Bus, BusUnavailable, Entry
@@ -28,17 +28,22 @@ from quantum_common.service.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
-Work = dict[tuple[str, str], Received]
+Key = tuple[str, str]
+Work = dict[Key, Received]
+
+
+def _key(entry: Entry) -> Key:
+    return entry.stream, entry.entry_id
 
 
 class Executor:
     def __init__(self, settings: ExecutorSettings, bus: Bus, venue: VenuePort, clock: MarketClock) -> None:
-        self._settings, self._bus, self._venue, self._clock = settings, bus, venue, clock
+        self._settings, self._venue, self._clock = settings, venue, clock
         self.journal = Journal(bus, settings.keys, settings.producer)
         self.desk = Desk(self.journal, venue, clock, settings)
         self._lock = asyncio.Lock()
         self._held: Work = {}
-        self._started = False
+        self._started = self._look_due = False
         self._trouble = "starting"
         self._next_reconcile = 0.0
 
@@ -46,7 +51,11 @@ class Executor:
         reasons = [self._trouble] if self._trouble else []
         if abs(self._venue.skew_ms) > self._settings.max_skew_ms:
             reasons.append(f"clock differs from the venue's by {self._venue.skew_ms} ms")
-        reasons += [f"position of {symbol} differs from the venue's" for symbol in self.journal.book.drifts]
+        book = self.journal.book
+        reasons += [f"position of {symbol} differs from the venue's" for symbol in book.drifts]
+        reasons += [f"open orders of {symbol} that are not ours" for symbol in book.foreign_orders]
+        if book.wallet_drift:
+            reasons.append(f"wallet differs by {book.wallet_drift} USDT from what was booked: explain it, then restart")
         return reasons
 
     async def start(self, stop: Stop, beat: Callable[[], None]) -> None:
@@ -66,19 +75,32 @@ class Executor:
         async with self._lock:
             await self.journal.load()
             await self._venue.start(sorted({*self._settings.symbols, *self.journal.book.positions}))
+            await self._baseline()
             await self._reconcile("start")
             self.desk.account_trusted = self._started = True
             self._trouble = ""
 
+    async def _baseline(self) -> None:
+        """Trades from before the first start with a symbol are none of ours."""
+        known = self.journal.book.last_trade_ids
+        new = {s: await self._venue.newest_trade_id(s) for s in sorted(self._venue.markets) if s not in known}
+        await self.journal.commit(msgspec.structs.replace(self.journal.book, last_trade_ids={**known, **new}))
+
     async def handle(self, batch: Sequence[Received]) -> None:
-        """Take a batch in. What cannot be done now (the venue does not answer) is held and tried again."""
-        for received in batch:
-            self._held[received.entry.stream, received.entry.entry_id] = received
-        await self._guarded(self._work_off)
+        """Take a batch in. What cannot be done now (the venue does not answer) is held and tried again; after any
+        other error nothing of the batch is, so that the caller can find the entry that causes it (F03)."""
+        fresh = {_key(received.entry): received for received in batch}
+        self._held.update(fresh)
+        try:
+            await self._guarded(lambda: self._work_off(frozenset(fresh)))
+        except Exception:
+            self._forget([received.entry for received in batch])
+            raise
 
     async def look(self, look: Look) -> None:
-        """The conductor moved the venue's clock: take in what happened there."""
+        """The conductor moved the venue's clock: take in what happened there, as often as it takes."""
         if look.subject == "clock" and self._started:
+            self._look_due = True
             await self._guarded(self._look)
 
     async def flatten(self) -> int:
@@ -120,13 +142,17 @@ class Executor:
     async def _look(self) -> None:
         if self.journal.book.exposed:
             await self.desk.look()
+        self._look_due = False
 
     async def _retry(self) -> None:
+        if self._look_due:
+            await self._look()
         if self.journal.book.unsettled:
             await self.desk.settle()
         await self._work_off()
 
     async def _tend(self) -> None:
+        await self.journal.commit(core.time_stops(self.journal.book, self._clock.now_ms(), self._settings.rules))
         if time.monotonic() >= self._next_reconcile:
             await self._venue.measure_skew()
             await self._reconcile("reconcile")
@@ -138,12 +164,16 @@ class Executor:
         await self.desk.settle()
         await self.desk.ask_all()
         await self.desk.look()
+        await self.desk.sweep()
         self._next_reconcile = time.monotonic() + self._settings.reconcile_every_s
         work = core.Unfolding(self.journal.book)
         await self.desk.tell_account(work, cause)
         await self.journal.commit(work.book, work.drafts)
+        if self.journal.book.unsettled:
+            await self.desk.settle()  # the account showed that something ended there
 
-    async def _work_off(self) -> None:
+    async def _work_off(self, fresh: frozenset[Key] = frozenset()) -> None:
+        """Do all that is held; `fresh`: what the caller brought, and is told of when it fails."""
         bars: dict[tuple[int, str], list[Entry]] = {}
         approvals: list[Received] = []
         ignored: list[Entry] = []
@@ -159,9 +189,22 @@ class Executor:
         if ignored:
             await self._acknowledge(ignored)
         for received in approvals:
-            await self._approval(received.entry, received.event)
+            await self._alone([received.entry], fresh, self._approval(received.entry, received.event))
         for (bar_ts_ms, timeframe), entries in sorted(bars.items()):
-            await self._bar(bar_ts_ms, timeframe, entries)
+            await self._alone(entries, fresh, self._bar(bar_ts_ms, timeframe, entries))
+
+    async def _alone(self, entries: Sequence[Entry], fresh: frozenset[Key], work: Awaitable[None]) -> None:
+        """An unexpected error is that of these entries: they are held no longer. One held from an earlier call is
+        pending still, comes again by being claimed, and fails in that call."""
+        try:
+            await work
+        except (VenueUnreachable, BusUnavailable, Superseded):
+            raise
+        except Exception:
+            self._forget(entries)
+            if any(_key(entry) in fresh for entry in entries):
+                raise
+            log.exception("a held entry failed; it is handed out again")
 
     async def _acknowledge(self, entries: Sequence[Entry]) -> None:
         await self._commit(self.journal.book, (), entries)
@@ -177,7 +220,7 @@ class Executor:
 
     def _forget(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            self._held.pop((entry.stream, entry.entry_id), None)
+            self._held.pop(_key(entry), None)
 
     async def _approval(self, entry: Entry, event: Envelope[PositionApproved]) -> None:
         book = self.journal.book
@@ -192,15 +235,13 @@ class Executor:
 
     async def _entry(self, book: core.Book, event: Envelope[PositionApproved]) -> core.Outcome:
         symbol, quote = event.symbol, core.Quote((), ())
-        if (market := self._venue.markets.get(symbol)) and symbol not in book.positions:
-            quote = await self._venue.quote(symbol)
-            if symbol not in book.last_trade_ids:
-                # Trades from before our first order on this symbol are none of ours.
-                newest = await self._venue.newest_trade_id(symbol)
-                book = msgspec.structs.replace(book, last_trade_ids={**book.last_trade_ids, symbol: newest})
-        state = await self._bus.state(self._settings.keys.account_state("governer-svc"))
-        self.desk.trading_state = state.fields.get("trading_state", "")
         now_ms, rules = self._clock.now_ms(), self._settings.rules
+        market = self._venue.markets.get(symbol)
+        if market and symbol not in book.positions and now_ms <= event.payload.expires_at_ms:
+            try:
+                quote = await self._venue.quote(symbol)
+            except VenueRefused as error:
+                return core.refuse_open(book, event, error.code, str(error))
         return core.approve_open(book, event, market, quote, rules, market_now_ms=now_ms, wall_now_ms=wall_ms())
 
     async def _bar(self, bar_ts_ms: int, timeframe: str, entries: Sequence[Entry]) -> None:
@@ -210,7 +251,8 @@ class Executor:
         self._clock.advance(decision_ts_ms(bar_ts_ms, timeframe))
         if self.journal.book.exposed:
             await self.desk.look()
-            await self.journal.commit(core.start_bar(self.journal.book, bar_ts_ms, self._settings.rules))
+            closed_at_ms = decision_ts_ms(bar_ts_ms, timeframe)
+            await self.journal.commit(core.time_stops(self.journal.book, closed_at_ms, self._settings.rules))
             if not await self.desk.settle() and self._clock.is_replay:
                 return None  # held: a replay waits as long as it takes
         work = core.Unfolding(self.journal.book)

@@ -45,6 +45,11 @@ class Journal:
         self.loaded_wall_ms = wall_ms()
         self._version = state.version
 
+    async def trading_state(self) -> str:
+        """The governer's, read now (F25); empty where it has written none. Raises BusUnavailable."""
+        state = await self._bus.state(self._keys.account_state("governer-svc"))
+        return state.fields.get("trading_state", "")
+
     def take_unsent(self, client_order_id: str) -> bool:
         """True once for an intent that this process wrote and has not tried to send."""
         if client_order_id not in self._unsent:

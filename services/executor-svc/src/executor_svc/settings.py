@@ -79,5 +79,5 @@ class ExecutorSettings(FleetSettings):
         return Rules(
             horizon_bars=self.horizon_bars,
             entry_price_margin=self.entry_price_margin_bps / 10_000,
-            unfilled_trigger_ms=self.unfilled_trigger_ms,
+            unfilled_trigger_ms=None if self.clock == "replay" else self.unfilled_trigger_ms,
         )

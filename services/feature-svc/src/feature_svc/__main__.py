@@ -1,5 +1,5 @@
-"""python -m feature_svc"""
+from feature_svc.app import build
+from feature_svc.settings import Settings
+from quantum_common.service import run
 
-from feature_svc.app import main
-
-main()
+run(lambda: build(Settings()))

@@ -13,8 +13,7 @@ from feature_svc.settings import Settings
 from feature_svc.source import CandleSource
 from quantum_common.bus import Bus, BusUnavailable, RedisBus
 from quantum_common.contracts import Look
-from quantum_common.service import Control, MarketClock, Service, Stop, run
-from quantum_common.service.process import Loop
+from quantum_common.service import Control, Loop, MarketClock, Service, Stop
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +122,3 @@ def build(settings: Settings, bus: Bus | None = None, source: CandleSource | Non
         info=app.info,
         closing=[source.close, bus.close],
     )
-
-
-def main() -> None:
-    run(build(Settings()))

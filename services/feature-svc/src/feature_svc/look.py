@@ -44,7 +44,6 @@ class Looker:
         self.rules = Rules(timeframe_ms(settings.timeframe), settings.warmup_bars)
         self.feeds = {symbol: Feed(symbol) for symbol in settings.symbols}
         self._publisher = Publisher(settings, self.rules)
-        self._newest_published = (-1, 0)
         self.venue_problem: str | None = None
         """Why the last look got no candles of some symbol."""
 
@@ -160,10 +159,8 @@ class Looker:
             await self._bus.commit([self._publisher.early_window(feed) for feed in history])
             for feed in history:
                 del feed.vectors[:-1]
-        before = self._newest_published[1] if self._newest_published[0] == ts else 0
-        live_symbols = before + len(published)
-        await self._commit(self._publisher.bar(published, live_symbols))
-        self._newest_published = (ts, live_symbols)
+        before = sum(feed.published_ts == ts for feed in self.feeds.values())
+        await self._commit(self._publisher.bar(published, before + len(published)))
         for feed, _ in published:
             feed.published_ts = ts
             metrics.BARS_PUBLISHED.labels(feed.symbol).inc()
@@ -174,7 +171,7 @@ class Looker:
     async def _commit(self, units: Sequence[tuple[list[Feed], Unit]]) -> None:
         if not units:
             return
-        letters = [refused.reason for feeds, _ in units for feed in feeds for refused in feed.letters]
+        letters = [(feed.symbol, refused) for feeds, _ in units for feed in feeds for refused in feed.letters]
         statuses = await self._bus.commit([unit for _, unit in units])
         for (feeds, _), status in zip(units, statuses, strict=True):
             for feed in feeds:
@@ -184,8 +181,9 @@ class Looker:
         if any(status is not Status.OK for status in statuses):
             log.warning("a commit answered %s: reading the state again", [str(status) for status in statuses])
             raise Behind
-        for reason in letters:
-            metrics.BARS_REFUSED.labels(reason).inc()
+        for symbol, refused in letters:
+            log.error("%s: bar %d goes to the dead-letter stream: %s", symbol, refused.bar.ts, refused.reason)
+            metrics.BARS_REFUSED.labels(refused.reason).inc()
 
 
 def _newest(sifted: Sifted) -> int:

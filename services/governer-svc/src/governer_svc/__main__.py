@@ -1,3 +1,5 @@
-from governer_svc.app import main
+from governer_svc.app import build
+from governer_svc.settings import Settings
+from quantum_common.service import run
 
-main()
+run(lambda: build(Settings()))

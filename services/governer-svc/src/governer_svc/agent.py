@@ -116,7 +116,8 @@ class GovernerAgent:
             AccountPosition(symbol, row.side, row.quantity, row.entry_price, row.notional_usd, Decimal(0))
             for symbol, row in self.state.positions.items()
         )
-        update = AccountUpdated("bar", balance, balance, positions, now_ms, now_ms, 0, minimums)
+        sequence = self.state.account.sequence + 1 if self.state.account else 0
+        update = AccountUpdated("bar", balance, balance, positions, now_ms, now_ms, sequence, minimums)
         self.state, _ = take_in(self.state, "", update)
 
     def _open(self, verdict: PositionAllocation) -> None:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from governer_svc.config import Limit, TradingState
 from governer_svc.errors import InvalidRiskConfig
-from governer_svc.store import Contended
 from governer_svc.view import status_document
 from quantum_common.bus import BusUnavailable
 from quantum_common.service import FleetSettings, require_token
@@ -78,7 +77,7 @@ def router(risk: RiskService, settings: FleetSettings) -> APIRouter:
             await risk.change_limits(changes, who=who, why=why, flatten=flatten)
         except InvalidRiskConfig as error:
             raise HTTPException(422, str(error)) from error
-        except (BusUnavailable, Contended) as error:
+        except BusUnavailable as error:
             raise HTTPException(503, f"not changed, or not known to be: {error}") from error
 
     @routes.get("/status")

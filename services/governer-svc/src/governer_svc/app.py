@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from governer_svc import metrics
 from governer_svc.api import router
 from governer_svc.checks import Signal
 from governer_svc.config import Limit, RiskConfig
 from governer_svc.core import PositionAllocation, allocate, as_event, flatten_all, log_line
-from governer_svc.executions import Released, take_in
+from governer_svc.errors import NotOurBar, StateUnreadable
+from governer_svc.executions import Released, take_in_once
 from governer_svc.gate import BarGate, Deadlines, SettledBar
 from governer_svc.settings import Settings
-from governer_svc.state import RiskState, change_limits
+from governer_svc.state import DAY_MS, RiskState, change_limits
 from governer_svc.store import Change, RiskStore
 from governer_svc.view import Mirror
-from quantum_common.bus import Bus, Consumer, Entry, Output, Received, RedisBus, Status, Unit, Watermark, run_consumer
+from quantum_common.bus import (
+    Bus,
+    BusUnavailable,
+    Consumer,
+    Entry,
+    Output,
+    Received,
+    RedisBus,
+    Status,
+    Unit,
+    Watermark,
+    run_consumer,
+)
 from quantum_common.contracts import (
     ALLOCATIONS,
     CONTROL,
     ApprovalExpired,
     DecisionMade,
+    Envelope,
     FeaturesComputed,
     Look,
     encode,
     envelope,
 )
-from quantum_common.domain.timeframe import decision_ts_ms
-from quantum_common.service import Service, Stop, run
+from quantum_common.domain.timeframe import decision_ts_ms, timeframe_ms
+from quantum_common.service import Service, Stop
 from quantum_common.service.clock import wall_ms
 
 log = logging.getLogger(__name__)
@@ -37,6 +52,7 @@ ACKS_PER_UNIT = 256
 LIVE_BLOCK_MS = 50
 """Well below the 250 ms a bar's decisions wait for each other."""
 REPLAY_BLOCK_MS = 1000
+RETRY_S = 1.0
 
 
 class RiskService:
@@ -47,18 +63,32 @@ class RiskService:
         self._replay = settings.clock == "replay"
         self._allocations = settings.keys.stream(ALLOCATIONS)
         self._gate = BarGate(None if self._replay else Deadlines())
+        self._consumer = Consumer(bus, settings.keys.subscribed(settings.service), settings.service, settings.instance)
         self.store = RiskStore(bus, settings.keys.account_state(settings.service), settings.risk_config)
 
     async def consume(self, stop: Stop, beat: Callable[[], None]) -> None:
         """The loop of the service."""
-        settings = self._settings
-        consumer = Consumer(self._bus, settings.keys.subscribed(settings.service), settings.service, settings.instance)
+        await self._load(stop, beat)
         block_ms = REPLAY_BLOCK_MS if self._replay else LIVE_BLOCK_MS
-        await run_consumer(consumer, self.handle, stopping=lambda: stop.requested, beat=beat, block_ms=block_ms)
+        await run_consumer(self._consumer, self.handle, stopping=lambda: stop.requested, beat=beat, block_ms=block_ms)
+
+    async def _load(self, stop: Stop, beat: Callable[[], None]) -> None:
+        """Before the first entry, so that a state nobody can use ends the process with its reason."""
+        while not (self.store.loaded or stop.requested):
+            beat()
+            try:
+                await self.store.ensure_loaded()
+            except StateUnreadable:
+                raise
+            except BusUnavailable as error:
+                log.warning("the risk state cannot be read, retrying: %s", error)
+                await stop.wait(RETRY_S)
 
     async def handle(self, batch: Sequence[Received]) -> None:
-        """Take a batch in, then settle every bar that need not wait any longer."""
+        """Take a batch in, then settle every bar that need not wait any longer. Raises NotOurBar before it does."""
         await self.store.ensure_loaded()
+        for received in batch:
+            self._require_our_bar(received.event)
         done: list[Entry] = []
         executions: list[Received] = []
         for received in batch:
@@ -73,8 +103,22 @@ class RiskService:
                 done.append(received.entry)  # delivered again after its verdict was committed
         await self._take_executions(executions)
         await self._settle_ready()
-        surplus = self._gate.surplus(max(self.store.state.decided_bars.values(), default=-1))
+        surplus = self._gate.surplus(self._newest_settled_ms)
         await self._acknowledge([*done, *(received.entry for received in surplus)])
+
+    @property
+    def _newest_settled_ms(self) -> int:
+        return max(self.store.state.decided_bars.values(), default=-1)
+
+    def _require_our_bar(self, event: Envelope[Any]) -> None:
+        """A bar of another length, off the grid or far ahead of the clock would stall the bars behind it (F06)."""
+        if not isinstance(event.payload, FeaturesComputed | DecisionMade):
+            return
+        ours, bar_ts_ms = self._settings.timeframe, event.bar_ts_ms
+        if event.timeframe != ours:
+            raise NotOurBar(f"timeframe {event.timeframe!r} of {event.symbol}: bars here are of {ours}")
+        if bar_ts_ms % timeframe_ms(ours) or not 0 <= bar_ts_ms <= self._clock() + DAY_MS:
+            raise NotOurBar(f"bar_ts_ms {bar_ts_ms} of {event.symbol} opens no {ours} bar up to now")
 
     async def _take_executions(self, executions: Sequence[Received]) -> None:
         """One commit for the batch; entry by entry when some of it is no longer ours."""
@@ -85,7 +129,8 @@ class RiskService:
         def step(state: RiskState, config: RiskConfig) -> Change:
             freed.clear()
             for received in executions:
-                state, released = take_in(state, received.event.symbol, received.event.payload)
+                event = received.event
+                state, released = take_in_once(state, event.event_id, event.symbol, event.payload)
                 freed.extend(released)
             return Change(state, [self._expired(row) for row in freed])
 
@@ -112,10 +157,16 @@ class RiskService:
 
     async def _settle_ready(self) -> None:
         while True:
-            bar = self._gate.ready(self.store.state.account_bar_ts_ms, self._clock())
+            bar = self._gate.ready(self.store.state.account_bar_ts_ms, self._newest_settled_ms, self._clock())
             if bar is None:
                 break
-            await self._settle(bar)
+            try:
+                await self._settle(bar)
+            except BusUnavailable:
+                raise
+            except Exception as error:  # whatever it is, it is this bar's: the others must not wait behind it (F06)
+                log.exception("bar %d cannot be settled", bar.bar_ts_ms)
+                await self._condemn(bar, f"{type(error).__name__}: {error}")
         metrics.DECISIONS_WAITING.set(self._gate.waiting)
 
     async def _settle(self, bar: SettledBar) -> None:
@@ -145,6 +196,14 @@ class RiskService:
                 log.info(log_line(verdict))
                 metrics.VERDICTS.labels(verdict.reason).inc()
             self._show()
+
+    async def _condemn(self, bar: SettledBar, reason: str) -> None:
+        """Set the bar's decisions aside; its features did nothing wrong and are acknowledged."""
+        self._gate.settled(bar.bar_ts_ms)
+        decisions = [received for received in bar.held if isinstance(received.event.payload, DecisionMade)]
+        for received in decisions:
+            await self._consumer.dead_letter(received.entry, reason)
+        await self._acknowledge([received.entry for received in bar.held if received not in decisions])
 
     def _verdict(self, verdict: PositionAllocation, bar_ts_ms: int, timeframe: str) -> Output:
         event = envelope(
@@ -233,7 +292,3 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
         not_ready=risk.not_ready,
         closing=[mirror.write, bus.close],
     )
-
-
-def main() -> None:
-    run(build(Settings()))

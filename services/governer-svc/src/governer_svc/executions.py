@@ -10,7 +10,16 @@ import msgspec
 from msgspec.structs import replace
 
 from governer_svc.errors import InvalidExecution
-from governer_svc.state import Account, ClosedTrade, OpenPosition, Reservation, RiskState, remember, roll_day
+from governer_svc.state import (
+    BOOKED_KEPT,
+    Account,
+    ClosedTrade,
+    OpenPosition,
+    Reservation,
+    RiskState,
+    remember,
+    roll_day,
+)
 from quantum_common.contracts import (
     AccountUpdated,
     OrderCanceled,
@@ -38,9 +47,24 @@ def take_in(state: RiskState, symbol: str, event: msgspec.Struct) -> Taken:
     return handler(state, symbol, event) if handler else (state, ())
 
 
+def take_in_once(state: RiskState, event_id: str, symbol: str, event: msgspec.Struct) -> Taken:
+    """`take_in`, unless the event was booked before (F28).
+
+    Only fills and closed trades add up and need their ids remembered; the others may repeat without harm.
+    """
+    if event_id in state.booked:
+        return state, ()
+    state, released = take_in(state, symbol, event)
+    if isinstance(event, OrderFilled | TradeClosed):
+        state = replace(state, booked=(*state.booked, event_id)[-BOOKED_KEPT:])
+    return state, released
+
+
 def _account_updated(state: RiskState, symbol: str, event: AccountUpdated) -> Taken:
-    """The venue's word replaces what we worked out ourselves (F21)."""
+    """The venue's newest word replaces what we worked out ourselves (F21); an older one changes nothing (F28)."""
     _require_finite(event.wallet_balance, event.equity)
+    if state.account is not None and event.sequence <= state.account.sequence:
+        return state, ()
     state = roll_day(state, event.as_of_ms)
     known_bar = state.account.bar_ts_ms if state.account else 0
     account = Account(

@@ -53,7 +53,8 @@ class BarGate:
 
     def add_features(self, received: Received) -> None:
         bar = self._bar(received)
-        bar.live_symbols = received.event.payload.live_symbols
+        # A symbol that came or went within the bar leaves events that disagree: wait for all that were ever told.
+        bar.live_symbols = max(received.event.payload.live_symbols, bar.live_symbols or 0)
 
     def add_decision(self, received: Received, now_ms: int) -> None:
         bar = self._bar(received)
@@ -65,15 +66,19 @@ class BarGate:
         bar.entries[received.entry.stream, received.entry.entry_id] = received
         return bar
 
-    def ready(self, account_bar_ts_ms: int, now_ms: int) -> SettledBar | None:
-        """The oldest bar with decisions, once it need not wait any longer; younger bars wait behind it."""
+    def ready(self, account_bar_ts_ms: int, newest_settled_ms: int, now_ms: int) -> SettledBar | None:
+        """The oldest bar with decisions, once it need not wait any longer; younger bars wait behind it.
+
+        A bar that has verdicts already waits for no further decision: its features are acknowledged and gone.
+        """
         with_decisions = [ts for ts, bar in self._bars.items() if bar.decisions]
         if not with_decisions:
             return None
         bar_ts_ms = min(with_decisions)
         bar = self._bars[bar_ts_ms]
         waited_ms = now_ms - (bar.first_decision_ms if bar.first_decision_ms is not None else now_ms)
-        complete = bar.live_symbols is not None and len(bar.decisions) >= bar.live_symbols
+        all_in = bar.live_symbols is not None and len(bar.decisions) >= bar.live_symbols
+        complete = all_in or bar_ts_ms <= newest_settled_ms
         known = account_bar_ts_ms >= bar_ts_ms
         if self._deadlines is not None:
             complete = complete or waited_ms >= self._deadlines.decisions_ms
@@ -85,7 +90,7 @@ class BarGate:
         return SettledBar(bar_ts_ms, timeframe, decisions, list(bar.entries.values()))
 
     def settled(self, bar_ts_ms: int) -> None:
-        """Forget a bar whose verdicts are committed."""
+        """Forget a bar: its verdicts are committed, or it could not be settled."""
         self._bars.pop(bar_ts_ms, None)
 
     def surplus(self, newest_settled_ms: int) -> list[Received]:

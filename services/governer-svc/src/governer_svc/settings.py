@@ -9,6 +9,7 @@ import msgspec
 from pydantic import Field
 
 from governer_svc.config import RiskConfig, TradingState, with_overrides
+from governer_svc.errors import InvalidRiskConfig
 from quantum_common.service import FleetSettings
 
 _DEFAULT = RiskConfig()
@@ -55,9 +56,15 @@ class Settings(FleetSettings):
 
     @property
     def risk_config(self) -> RiskConfig:
-        """Raises InvalidRiskConfig for a limit outside its range."""
+        """Raises InvalidRiskConfig for a limit outside its range; the message names the setting."""
         limits = {name: getattr(self, name) for name in RiskConfig.__struct_fields__ if name in type(self).model_fields}
-        return with_overrides(_DEFAULT, msgspec.to_builtins({**limits, "allow_short": self.market == "swap"}))
+        try:
+            return with_overrides(_DEFAULT, msgspec.to_builtins({**limits, "allow_short": self.market == "swap"}))
+        except InvalidRiskConfig as error:
+            message = str(error)
+            for name in limits:
+                message = message.replace(name, f"QT_{name.upper()}")
+            raise InvalidRiskConfig(message) from error
 
     @property
     def mirror_path(self) -> Path:

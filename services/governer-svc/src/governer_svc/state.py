@@ -15,6 +15,8 @@ DAY_MS = 86_400_000
 HISTORY_TRADES = 100
 RECENT_RESULTS = 5
 CHANGES_KEPT = 50
+BOOKED_KEPT = 256
+"""Repeats follow each other closely: a delivery again, or an executor that redoes its last step."""
 
 _ZERO = Decimal(0)
 
@@ -108,6 +110,8 @@ class RiskState(msgspec.Struct, frozen=True):
     overrides: dict[str, Limit] = {}
     """Limits that operators changed at run time; the rest comes from the settings."""
     changes: tuple[ConfigChange, ...] = ()
+    booked: tuple[str, ...] = ()
+    """Ids of the last fills and closed trades taken in, oldest first."""
     flattens: int = 0
     """Flatten commands given so far: part of their decision ids."""
 

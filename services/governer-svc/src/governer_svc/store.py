@@ -6,16 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from governer_svc.config import RiskConfig, with_overrides
-from governer_svc.errors import RiskError
+from governer_svc.errors import Contended, InvalidRiskConfig, StateUnreadable
 from governer_svc.state import RiskState, decode_state, encode_state
 from quantum_common.bus import Bus, Entry, Output, StateWrite, Status, Unit, Watermark
 
 ATTEMPTS = 20
-
-
-class Contended(RiskError):
-    """Somebody else kept changing the state; the change was not made."""
 
 
 class Change(NamedTuple):
@@ -44,7 +42,10 @@ class RiskStore:
         return self._version is not None
 
     async def ensure_loaded(self) -> None:
-        """Read the state, and write it when there is none, so that its plain fields can be read from the start."""
+        """Read the state, and write it when there is none, so that its plain fields can be read from the start.
+
+        Raises StateUnreadable.
+        """
         if self.loaded:
             return
         async with self._lock:
@@ -54,11 +55,17 @@ class RiskStore:
 
     async def _load(self) -> None:
         found = await self._bus.state(self._key)
-        self._take(decode_state(found.data) if found.data else RiskState(), found.version)
+        try:
+            state = decode_state(found.data) if found.data else RiskState()
+            self._take(state, found.version)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StateUnreadable(f"{self._key} is no risk state: {error}") from error
+        except InvalidRiskConfig as error:
+            raise StateUnreadable(f"limits changed at run time ({self._key}) do not fit: {error}") from error
 
     def _take(self, state: RiskState, version: int) -> None:
-        self.state, self._version = state, version
-        self.config = with_overrides(self._base, state.overrides)
+        config = with_overrides(self._base, state.overrides)  # first: without it the state does not count as loaded
+        self.state, self.config, self._version = state, config, version
 
     async def commit(self, step: Step, inputs: Sequence[Entry] = ()) -> Status:
         """Run the step on the newest state and commit it with its outputs and acknowledgements.

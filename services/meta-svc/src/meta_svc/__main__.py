@@ -1,3 +1,5 @@
-from meta_svc.app import main
+from meta_svc.app import build
+from meta_svc.settings import Settings
+from quantum_common.service import run
 
-main()
+run(lambda: build(Settings()))

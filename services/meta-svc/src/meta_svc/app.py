@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
-
-from pydantic import ValidationError
 
 from meta_svc import metrics
 from meta_svc.api import router
 from meta_svc.board import Board, counters_key, newest_decisions
 from meta_svc.core import Outcome
 from meta_svc.decide import MetaModel, decide
-from meta_svc.errors import UnknownMetaSetting
 from meta_svc.events import decision_of, question_of
 from meta_svc.join import Due, Join, Placed
 from meta_svc.lines import decision_line
@@ -36,7 +32,7 @@ from quantum_common.bus import (
     run_consumer,
 )
 from quantum_common.contracts import DECISIONS, Keys, Look, encode, envelope
-from quantum_common.service import Control, MarketClock, Service, Stop, require_token, run
+from quantum_common.service import Control, MarketClock, Service, Stop, require_token
 from quantum_common.service.clock import wall_ms
 
 log = logging.getLogger(__name__)
@@ -62,15 +58,14 @@ class MetaApp:
         self._settings, self._bus, self._slot = settings, bus, slot
         self._policy = settings.policy
         self._join = Join(None if settings.clock == "replay" else settings.join_deadline_ms)
+        self._consumer = Consumer(bus, settings.keys.subscribed(settings.service), settings.service, settings.instance)
         self._watch = OverrideWatch()
         self._seeded = False
 
     async def consume(self, stop: Stop, beat: Callable[[], None]) -> None:
         """The loop of the line."""
-        settings = self._settings
-        consumer = Consumer(self._bus, settings.keys.subscribed(settings.service), settings.service, settings.instance)
-        block_ms = REPLAY_BLOCK_MS if settings.clock == "replay" else LIVE_BLOCK_MS
-        await run_consumer(consumer, self.handle, stopping=lambda: stop.requested, beat=beat, block_ms=block_ms)
+        block_ms = REPLAY_BLOCK_MS if self._settings.clock == "replay" else LIVE_BLOCK_MS
+        await run_consumer(self._consumer, self.handle, stopping=lambda: stop.requested, beat=beat, block_ms=block_ms)
 
     async def handle(self, batch: Sequence[Received]) -> None:
         """Take a batch in, decide every bar that is due. An empty batch means that both streams are drained."""
@@ -114,19 +109,43 @@ class MetaApp:
         await self._bus.commit([Unit(inputs=[received.entry]) for received in aside])
 
     async def _decide(self, due: Sequence[Due]) -> None:
+        for group in _commit_groups(await self._decided(due), self._settings.keys):
+            await self._commit(group)
+
+    async def _commit(self, group: Sequence[Decided]) -> None:
         try:
-            decided = self._decided(due)
-        except Exception:
-            # So that the kit, which now tries the entries one by one, meets each of these bars alone.
-            for bar, _ in due:
-                self._join.settle(bar.key, decided=False)
-            raise
-        for group in _commit_groups(decided, self._settings.keys):
             statuses = await commit_together(self._bus, [each.unit for each in group])
+        except BusUnavailable:
+            raise
+        except Exception as error:
+            if len(group) == 1:
+                await self._condemn(group[0].due, error)
+                return
+            for each in group:
+                await self._commit([each])
+        else:
             for each, status in zip(group, statuses, strict=True):
                 self._settle(each, status)
 
-    def _decided(self, due: Sequence[Due]) -> list[Decided]:
+    async def _decided(self, due: Sequence[Due]) -> list[Decided]:
+        """All bars in one batch; when that fails each of them alone, and those that fail alone are set aside (F06)."""
+        try:
+            return self._answered(due)
+        except Exception as error:  # what is wrong with a bar may be anything; its neighbours must not wait for it
+            if len(due) == 1:
+                await self._condemn(due[0], error)
+                return []
+        return [decided for each in due for decided in await self._decided([each])]
+
+    async def _condemn(self, due: Due, error: Exception) -> None:
+        """The kit never sees this failure as one of an entry: the bar's other entries came in earlier batches."""
+        symbol, bar_ts_ms = due.bar.key
+        log.error("%s %d cannot be decided", symbol, bar_ts_ms, exc_info=error)
+        for received in due.bar.entries:
+            await self._consumer.dead_letter(received.entry, f"{type(error).__name__}: {error}")
+        self._join.settle(due.bar.key, decided=False)
+
+    def _answered(self, due: Sequence[Due]) -> list[Decided]:
         model = self._slot.model
         outcomes = decide([question_of(each.bar) for each in due], self._policy, model)
         return [
@@ -185,6 +204,7 @@ def _commit_groups(decided: Sequence[Decided], keys: Keys) -> Iterator[list[Deci
 
 def build(settings: Settings, bus: Bus | None = None) -> Service:
     """Wire the service; nothing is connected or loaded yet."""
+    check_meta_names()
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
     slot = MetaSlot(settings.model_dir, settings.override_threshold, settings.timeframe)
     app = MetaApp(settings, bus, slot)
@@ -219,15 +239,3 @@ def not_ready(settings: Settings, slot: MetaSlot) -> list[str]:
     """Without a model the base ensemble still decides, unless the meta layer fails closed."""
     blocked = settings.enabled and not settings.fail_open and slot.model is None
     return [f"no meta model, and META_FAIL_OPEN is false: {slot.problem}"] if blocked else []
-
-
-def main() -> None:
-    """Wrong settings end the process with their names and exit code 1."""
-    try:
-        check_meta_names()
-        settings = Settings()
-    except ValidationError as error:
-        sys.exit("\n".join(f"{row['loc'][0]}: {row['msg']}" for row in error.errors()))
-    except UnknownMetaSetting as error:
-        sys.exit(str(error))
-    run(build(settings))

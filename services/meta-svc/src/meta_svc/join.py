@@ -17,7 +17,7 @@ from quantum_common.contracts.decisions import Trigger
 from quantum_common.domain import AGENTS
 
 ORPHAN_MS = 30_000
-"""A bar whose features event never comes is decided without it after this long. Longer than the bus needs to hand
+"""Live, a bar whose features event never comes is decided without it after this long. Longer than the bus needs to hand
 over what a dead consumer had read, so that an event which exists is never missed."""
 
 
@@ -66,7 +66,8 @@ class Due(NamedTuple):
 class Join:
     """All bars of this instance that are not decided.
 
-    `deadline_ms` counts from the features event's production; None (a replay) waits for all agents.
+    `deadline_ms` counts from the features event's production; None (a replay) waits for everything: what a bar is
+    decided on must not depend on how fast this machine is.
     """
 
     def __init__(self, deadline_ms: int | None) -> None:
@@ -135,10 +136,13 @@ class Join:
         if bar.complete:
             return "complete"
         held_ms = now_ms - bar.held_since_ms
-        if quiet or (self._deadline_ms is not None and held_ms >= self._deadline_ms):
-            if newest.get(bar.key.symbol, -1) > bar.key.bar_ts_ms:
+        superseded = newest.get(bar.key.symbol, -1) > bar.key.bar_ts_ms
+        if self._deadline_ms is None:
+            return "next_bar" if quiet and superseded else None
+        if quiet or held_ms >= self._deadline_ms:
+            if superseded:
                 return "next_bar"
-            if bar.features is not None and self._deadline_ms is not None:
+            if bar.features is not None:
                 age_ms = now_ms - bar.features.event.produced_at_ms
                 return "deadline" if age_ms >= self._deadline_ms else None
         return "deadline" if bar.features is None and held_ms >= ORPHAN_MS and quiet else None

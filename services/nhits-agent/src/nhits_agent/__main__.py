@@ -3,4 +3,4 @@ from nhits_agent.settings import Settings
 from quantum_common.agent import build
 from quantum_common.service import run
 
-run(build(Settings(), MODEL))
+run(lambda: build(Settings(), MODEL))

@@ -1,3 +1,5 @@
-from recorder_svc.app import main
+from quantum_common.service import run
+from recorder_svc.app import build
+from recorder_svc.settings import Settings
 
-main()
+run(lambda: build(Settings()))

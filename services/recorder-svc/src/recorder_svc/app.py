@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from quantum_common.bus import Bus, BusUnavailable, Consumer, Received, RedisBus, Unit, run_consumer
 from quantum_common.contracts import REGISTRY
-from quantum_common.service import Service, Stop, run
+from quantum_common.service import Service, Stop
 from recorder_svc import metrics
 from recorder_svc.api import router
 from recorder_svc.archive import Archive, stream_name
@@ -56,9 +56,10 @@ class Recorder:
             metrics.ENTRIES_RECORDED.labels(stream).inc(count)
 
     def _write(self, batch: Sequence[Received]) -> None:
+        lines = self.archive.lines(batch)  # not within the try: an entry of an impossible time is no storage failure
         try:
             self._create()
-            self.archive.append(batch)
+            self.archive.append(lines)
             booked = [received.event for received in batch if isinstance(received.event.payload, EXECUTION_TYPES)]
             if booked:
                 self.ledger.write(booked)
@@ -124,7 +125,3 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
         not_ready=recorder.not_ready,
         closing=[recorder.close, bus.close],
     )
-
-
-def main() -> None:
-    run(build(Settings()))

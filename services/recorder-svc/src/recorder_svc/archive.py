@@ -26,11 +26,18 @@ _MARKET_TIMES = ("market_ts_ms", "closed_ts_ms", "as_of_ms")
 
 
 def day_of(event: Envelope[Any]) -> str:
-    """UTC day of the event's bar; of its market time when it belongs to no bar; of its production as a last resort."""
+    """UTC day of the event's bar; of its market time when it belongs to no bar; of its production as a last resort.
+
+    Raises ValueError for a time that no calendar has.
+    """
     ts_ms = event.bar_ts_ms
     for name in _MARKET_TIMES:
         ts_ms = ts_ms or getattr(event.payload, name, 0)
-    return datetime.fromtimestamp((ts_ms or event.produced_at_ms) / 1000, UTC).date().isoformat()
+    ts_ms = ts_ms or event.produced_at_ms
+    try:
+        return datetime.fromtimestamp(ts_ms / 1000, UTC).date().isoformat()
+    except (OSError, OverflowError) as error:  # the entry is wrong, not the disk
+        raise ValueError(f"{ts_ms} ms is no time of {event.kind}") from error
 
 
 def stream_name(stream: str) -> str:
@@ -43,6 +50,10 @@ def _line(received: Received) -> bytes:
     return (encode(received.event) if b"\n" in data else data) + b"\n"
 
 
+Lines = dict[Path, list[bytes]]
+"""By file, in order of arrival."""
+
+
 class Archive:
     """Appends to the files of the days at hand. Not thread-safe: one writer per folder."""
 
@@ -50,15 +61,19 @@ class Archive:
         self._folder = folder
         self._open: OrderedDict[Path, FileIO] = OrderedDict()
 
-    def append(self, batch: Iterable[Received]) -> None:
+    def lines(self, batch: Iterable[Received]) -> Lines:
+        """What the batch adds to which file, before anything is written. Raises ValueError: an entry has no day."""
+        lines: Lines = {}
+        for received in batch:
+            path = self._folder / day_of(received.event) / f"{stream_name(received.entry.stream)}.jsonl"
+            lines.setdefault(path, []).append(_line(received))
+        return lines
+
+    def append(self, lines: Lines) -> None:
         """Hand the lines to the operating system: they survive the end of this process, not a loss of power.
 
         Raises OSError when the disk does not take them all; the next append starts on a line of its own.
         """
-        lines: dict[Path, list[bytes]] = {}
-        for received in batch:
-            path = self._folder / day_of(received.event) / f"{stream_name(received.entry.stream)}.jsonl"
-            lines.setdefault(path, []).append(_line(received))
         for path, rows in lines.items():
             _write_whole(self._file(path), b"".join(rows))
 

@@ -15,9 +15,12 @@ from typing import Any, Literal, Protocol
 import msgspec
 from sqlalchemy import func, select
 
-from quantum_common.domain import AGENTS, Action, Intent
+from quantum_common.domain import AGENTS, Action
 from recorder_svc.archive import days, read_day
 from recorder_svc.ledger import Ledger, accounts, closed_trades, fills, orders, plain
+
+OPERATOR_FLATTEN = "OPERATOR_FLATTEN"
+"""Reason code of the exits that an operator ordered."""
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -66,7 +69,7 @@ class _DecisionEvent(msgspec.Struct, frozen=True):
 
 
 class _AllocationPayload(msgspec.Struct, frozen=True):
-    intent: Intent | None = None
+    reason: str = ""
 
 
 class _AllocationEvent(msgspec.Struct, frozen=True):
@@ -126,8 +129,9 @@ def _archive_part(folders: Sequence[Path]) -> dict[str, Any]:
             counts["decisions"] += 1
             counts["overrides"] += decision.payload.use_meta
         for allocation in read_day(day, "allocations", _AllocationEvent):
-            counts["allocations"] += allocation.kind != "ApprovalExpired"
-            counts["approvals"] += allocation.kind == "PositionApproved"
+            verdict = _is_verdict(allocation)
+            counts["allocations"] += verdict
+            counts["approvals"] += verdict and allocation.kind == "PositionApproved"
     return {
         "features": counts["features"],
         "predictions": {agent: predictions[agent] for agent in AGENTS},
@@ -135,6 +139,13 @@ def _archive_part(folders: Sequence[Path]) -> dict[str, Any]:
         **{name: counts[name] for name in ("decisions", "overrides", "allocations", "approvals")},
         "decisions_digest": digest.hexdigest(),
     }
+
+
+def _is_verdict(allocation: _AllocationEvent) -> bool:
+    """Whether it answers a decision. An expiry takes a verdict back, and no decision stands behind an operator's
+    flatten: counted, they would break the law that every decision has exactly one allocation.
+    """
+    return allocation.kind != "ApprovalExpired" and allocation.payload.reason != OPERATOR_FLATTEN
 
 
 def _sorted_day(day: Path) -> Iterator[_DecisionEvent]:

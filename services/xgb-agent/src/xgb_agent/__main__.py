@@ -3,4 +3,4 @@ from quantum_common.service import run
 from xgb_agent.model import MODEL
 from xgb_agent.settings import Settings
 
-run(build(Settings(), MODEL))
+run(lambda: build(Settings(), MODEL))

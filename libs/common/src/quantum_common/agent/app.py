@@ -51,6 +51,7 @@ class Agent:
             return
         events = [received.event for received in batch]
         predictions = await self._predict(events, await self._windows(events))
+        self._count(predictions)
         by_slot: dict[str, list[Unit]] = {}
         for received, prediction in zip(batch, predictions, strict=True):
             by_slot.setdefault(self._keys.tag(received.event.symbol), []).append(self._unit(received, prediction))
@@ -78,9 +79,7 @@ class Agent:
         usable = [number for number, reason in enumerate(refused) if reason is None]
         votes = await self._infer(model, [events[n] for n in usable], [windows[n] for n in usable]) if usable else []
         by_number = dict(zip(usable, votes, strict=True))
-        predictions = [refused[number] or by_number[number] for number in range(len(events))]
-        self._count(predictions)
-        return predictions
+        return [refused[number] or by_number[number] for number in range(len(events))]
 
     async def _infer(
         self, model: LoadedModel, events: Sequence[FeatureEvent], windows: Sequence[Window]

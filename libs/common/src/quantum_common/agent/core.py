@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +18,6 @@ FeatureEvent = Envelope[FeaturesComputed]
 Prediction = PredictionMade | PredictionAbstained
 
 RAW_HASH = feature_hash("raw")
-
-
-class Forecaster(Protocol):
-    """A verified model. `predict`: float32 (batch, 18) or (batch, 64, 19) → float64 (batch, 3), class order
-    SELL, HOLD, BUY."""
-
-    @property
-    def version(self) -> str: ...
-
-    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]: ...
 
 
 def window_of(packed: Sequence[bytes], bar_ts_ms: int) -> NDArray[np.float64] | None:

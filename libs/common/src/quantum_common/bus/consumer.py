@@ -57,25 +57,36 @@ class Consumer:
         self._bus, self._streams, self._group, self._instance = bus, list(streams), group, instance
         self._batch = batch
         self._next_claim = 0.0
+        self._leftovers: dict[str, str] = {}
+        """Streams whose own pending entries are still to be handed out, and after which id."""
 
-    async def start(self) -> list[Received]:
-        """Create the groups; returns what this instance had read before it stopped, oldest first."""
-        left: list[Entry] = []
+    async def start(self) -> None:
+        """Create the groups; the next reads hand out what this instance had read before it stopped, oldest first."""
         for stream in self._streams:
             await self._bus.ensure_group(stream, self._group)
-            after = "0"
-            while page := await self._bus.read_own_pending(stream, self._group, self._instance, after, self._batch):
-                left += page
-                after = page[-1].entry_id
-        return await self._decoded(left)
+        self._leftovers = dict.fromkeys(self._streams, "0")
 
     async def read(self, block_ms: int) -> list[Received]:
-        """New entries, and those another consumer left behind."""
-        entries = await self._claimed() or await self._bus.read(
-            self._streams, self._group, self._instance, count=self._batch, block_ms=block_ms
+        """Leftovers of this instance page by page, then new entries and those another consumer left behind."""
+        entries = (
+            await self._left()
+            or await self._claimed()
+            or await self._bus.read(self._streams, self._group, self._instance, count=self._batch, block_ms=block_ms)
         )
         ENTRIES_READ.labels(self._group).inc(len(entries))
         return await self._decoded(entries)
+
+    async def _left(self) -> list[Entry]:
+        while self._leftovers:
+            stream, after = next(iter(self._leftovers.items()))
+            page, last_id = await self._bus.read_own_pending(stream, self._group, self._instance, after, self._batch)
+            if last_id is None:
+                del self._leftovers[stream]
+                continue
+            self._leftovers[stream] = last_id
+            if page:
+                return page
+        return []
 
     async def _claimed(self) -> list[Entry]:
         now = time.monotonic()
@@ -158,9 +169,10 @@ async def run_consumer(
     while not stopping():
         beat()
         try:
-            batch = await (consumer.read(block_ms) if started else consumer.start())
-            started = True
-            await consumer.handle(batch, handler)
+            if not started:
+                await consumer.start()
+                started = True
+            await consumer.handle(await consumer.read(block_ms), handler)
             delay_s = 0.05
         except BusUnavailable as error:
             log.warning("bus unavailable, retrying: %s", error)

@@ -69,11 +69,14 @@ class MemoryBus:
                 taken.append(Entry(name, f"{number}-0", stream.entries[number], group, consumer))
         return taken
 
-    async def read_own_pending(self, stream: str, group: str, consumer: str, after_id: str, count: int) -> list[Entry]:
+    async def read_own_pending(
+        self, stream: str, group: str, consumer: str, after_id: str, count: int
+    ) -> tuple[list[Entry], str | None]:
         state = self._stream(stream).groups.get(group, _Group())
         after = _number(after_id)
         mine = [n for n, row in sorted(state.pending.items()) if row.consumer == consumer and n > after]
-        return [self._entry(stream, number, group, consumer) for number in mine[:count]]
+        page = mine[:count]
+        return [self._entry(stream, n, group, consumer) for n in page], f"{page[-1]}-0" if page else None
 
     async def claim(self, stream: str, group: str, consumer: str, *, min_idle_ms: int, count: int) -> list[Entry]:
         await self.ensure_group(stream, group)

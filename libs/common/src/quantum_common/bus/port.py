@@ -133,8 +133,13 @@ class Bus(Protocol):
     ) -> list[Entry]:
         """New entries; recreates a lost group. Waits up to `block_ms`, which must stay below the socket timeout."""
 
-    async def read_own_pending(self, stream: str, group: str, consumer: str, after_id: str, count: int) -> list[Entry]:
-        """Entries delivered to this consumer before and not acknowledged, oldest first."""
+    async def read_own_pending(
+        self, stream: str, group: str, consumer: str, after_id: str, count: int
+    ) -> tuple[list[Entry], str | None]:
+        """Entries delivered to this consumer before and not acknowledged, oldest first, and the last id of the page.
+
+        None as id: there is no further page. Entries that are gone are left out of a page.
+        """
 
     async def claim(self, stream: str, group: str, consumer: str, *, min_idle_ms: int, count: int) -> list[Entry]:
         """Take over entries that nobody acknowledged for `min_idle_ms`."""

@@ -77,9 +77,12 @@ class RedisBus:
             return []
         return _entries(reply, group, consumer)
 
-    async def read_own_pending(self, stream: str, group: str, consumer: str, after_id: str, count: int) -> list[Entry]:
+    async def read_own_pending(
+        self, stream: str, group: str, consumer: str, after_id: str, count: int
+    ) -> tuple[list[Entry], str | None]:
         reply = await _reach(self._redis.xreadgroup(group, consumer, {stream: after_id}, count=count))
-        return _entries(reply, group, consumer)
+        rows = [entry_id for _, entries in reply or [] for entry_id, _ in entries]
+        return _entries(reply, group, consumer), _text(rows[-1]) if rows else None
 
     async def claim(self, stream: str, group: str, consumer: str, *, min_idle_ms: int, count: int) -> list[Entry]:
         try:
@@ -179,6 +182,8 @@ class RedisBus:
         info = (await self.stream_infos([stream]))[stream]
         if any(group not in info.groups for group in groups):
             return None
+        if info.length <= keep:
+            return 0
         needed = []
         for group in groups:
             oldest = await _reach(self._redis.xpending(stream, group))

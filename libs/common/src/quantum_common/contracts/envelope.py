@@ -28,6 +28,7 @@ from quantum_common.contracts.executions import (
 )
 from quantum_common.contracts.features import FeaturesComputed
 from quantum_common.contracts.predictions import PredictionAbstained, PredictionMade
+from quantum_common.domain.timeframe import TIMEFRAME_MS
 
 PAYLOADS: dict[str, type[msgspec.Struct]] = {
     cls.__name__: cls
@@ -54,6 +55,8 @@ PAYLOADS: dict[str, type[msgspec.Struct]] = {
 """kind → payload type. The kind is the class name."""
 
 SCHEMA_VERSION = 1
+LATEST_TS_MS = 4_102_444_800_000
+"""2100-01-01: a bar time beyond it, or before 1970, is no bar time."""
 
 P = TypeVar("P", bound=msgspec.Struct)
 
@@ -123,6 +126,10 @@ def decode(data: bytes) -> Envelope[Any]:
         raise BadEvent(f"kind: {raw.kind!r} is unknown")
     if raw.schema_version != SCHEMA_VERSION:
         raise BadEvent(f"schema_version: {raw.schema_version} of {raw.kind} is unknown")
+    if not 0 <= raw.bar_ts_ms < LATEST_TS_MS:
+        raise BadEvent(f"bar_ts_ms: {raw.bar_ts_ms} of {raw.kind} is no time of a bar")
+    if raw.timeframe and raw.timeframe not in TIMEFRAME_MS:
+        raise BadEvent(f"timeframe: {raw.timeframe!r} of {raw.kind} is unknown")
     try:
         payload = decoder.decode(raw.payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -83,7 +83,7 @@ class TradeClosed(msgspec.Struct, frozen=True):
     """Realised, net of fees and funding."""
     exit_role: Role
     exit_reason: str
-    """stop, take_profit, time_stop, opposite_signal, unprotected, flatten."""
+    """stop, take_profit, time_stop, opposite_signal, unprotected, flatten, external."""
     opened_ts_ms: int
     closed_ts_ms: int
 

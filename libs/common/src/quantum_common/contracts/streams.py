@@ -115,7 +115,7 @@ class Keys:
         return f"{self.account_tag}:state:{service}"
 
     def features_progress(self) -> str:
-        """Hash of feature-svc: `looked_ms` (market time up to which every symbol is done), `published` (then)."""
+        """Hash of feature-svc: `looked_ms`, up to which every symbol is done; `published`, how many had that bar."""
         return "{p00}:progress:feature-svc"
 
     def counters(self, service: str, partition: int = 0) -> str:

@@ -51,7 +51,8 @@ class ModelSlot(ABC, Generic[M]):
                     self._look(self._models_dir, again)
                 except ModelRefused as error:
                     self._refuse(error)
-                except OSError as error:
+                except OSError as error:  # may pass: the same version is tried again at the next look
+                    self._tried = None
                     self._refuse(ModelRefused("unreadable", str(error)))
 
     def _look(self, models_dir: Path, again: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,10 +14,8 @@ from pydantic import SecretStr
 
 from quantum_common import __version__
 from quantum_common.contracts.envelope import SCHEMA_VERSION
+from quantum_common.service.definition import Service
 from quantum_common.service.settings import FleetSettings
-
-if TYPE_CHECKING:
-    from quantum_common.service.process import Service
 
 
 def kit_router(service: Service) -> APIRouter:

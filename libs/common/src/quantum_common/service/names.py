@@ -78,3 +78,21 @@ FLEET_NAMES: frozenset[str] = frozenset(
         "QT_DATA_DIR",
     }
 )
+
+TOOLKIT_NAMES: tuple[str, ...] = (
+    "QT_ACCESSIBILITY",
+    "QT_AUTO_SCREEN_SCALE_FACTOR",
+    "QT_ENABLE_HIGHDPI_SCALING",
+    "QT_FONT_DPI",
+    "QT_IM_MODULE",
+    "QT_LOGGING_RULES",
+    "QT_PLUGIN_PATH",
+    "QT_QPA_",
+    "QT_QUICK_",
+    "QT_SCALE_FACTOR",
+    "QT_SCREEN_SCALE_FACTORS",
+    "QT_STYLE_OVERRIDE",
+    "QT_WAYLAND_",
+    "QT_X11_NO_MITSHM",
+)
+"""Beginnings of names that desktop sessions export for the Qt toolkit, which are not ours to judge."""

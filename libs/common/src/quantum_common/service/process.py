@@ -12,69 +12,25 @@ import logging
 import signal
 import socket
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
 import uvloop
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from quantum_common import QuantumError, __version__
 from quantum_common.service import logs
+from quantum_common.service.definition import Loop, Progress, Service
 from quantum_common.service.http import bad_request, kit_router
-from quantum_common.service.settings import FleetSettings, check_names
+from quantum_common.service.settings import check_names
 from quantum_common.service.stop import Stop
 
 log = logging.getLogger(__name__)
 
 DRAIN_S = 5.0
-STUCK_AFTER_S = 15.0
-
-Loop = Callable[[Stop, Callable[[], None]], Awaitable[None]]
-"""A loop gets the wish to stop and a `beat` to call at every turn (at least every few seconds)."""
-
-
-class Progress:
-    """When each loop last turned."""
-
-    def __init__(self, stuck_after_s: float = STUCK_AFTER_S) -> None:
-        self._stuck_after_s = stuck_after_s
-        self._last: dict[str, float] = {}
-
-    def beat(self, loop: str) -> None:
-        self._last[loop] = time.monotonic()
-
-    def stuck(self) -> list[str]:
-        """Names of loops that have not turned for `stuck_after_s`."""
-        now = time.monotonic()
-        return [name for name, last in self._last.items() if now - last > self._stuck_after_s]
-
-
-def _always_ready() -> list[str]:
-    return []
-
-
-def _no_info() -> dict[str, Any]:
-    return {}
-
-
-@dataclass
-class Service:
-    """What `build(settings)` returns: nothing in it is connected or running yet."""
-
-    settings: FleetSettings
-    loops: Mapping[str, Loop]
-    routers: Sequence[APIRouter] = ()
-    not_ready: Callable[[], list[str]] = _always_ready
-    """Reasons why no useful work is possible; empty = ready."""
-    info: Callable[[], dict[str, Any]] = _no_info
-    """Extra fields of /info."""
-    closing: Sequence[Callable[[], Awaitable[None]]] = ()
-    """Awaited after the loops ended, in order."""
-    progress: Progress = field(default_factory=Progress)
 
 
 def build_app(service: Service) -> FastAPI:
@@ -92,19 +48,40 @@ class _Server(uvicorn.Server):
         yield  # the kit owns the signals: uvicorn would exit without draining the loops
 
 
-def run(service: Service) -> None:
-    """Run until a signal or a crash; ends the process with exit code 0 or 1."""
-    logs.configure(service.settings)
-    failed = False
+def run(make: Callable[[], Service]) -> None:
+    """Make the service and run it until a signal or a crash; ends the process with exit code 0 or 1.
+
+    Errors that a person can mend (a setting, a taken port, a state that does not load) end it with one line.
+    """
+    name, problems = "service", []
     try:
         check_names()
+        service = _made(make)
+        name = service.settings.service
+        logs.configure(service.settings)
         uvloop.run(serve(service))
     except* QuantumError as group:
-        failed = True
-        for error in _leaves(group):
-            log.error("%s stopped: %s", service.settings.service, error)
-    if failed:
-        sys.exit(1)
+        problems = [str(error) for error in _leaves(group)]
+    if problems:
+        sys.exit("\n".join(f"{name} stopped: {problem}" for problem in problems))
+
+
+class WrongSettings(QuantumError):
+    """Settings that do not validate; names each variable and what it must be."""
+
+
+def _made(make: Callable[[], Service]) -> Service:
+    try:
+        return make()
+    except ValidationError as error:
+        # The value itself is left out: it may be a secret.
+        rows = [f"{_variable(row['loc'])}: {row['msg']}" for row in error.errors()]
+        raise WrongSettings("; ".join(rows)) from error
+
+
+def _variable(loc: tuple[int | str, ...]) -> str:
+    name = str(loc[0]) if loc else "settings"
+    return name if name.isupper() else f"QT_{name.upper()}"
 
 
 async def serve(service: Service, stop: Stop | None = None) -> None:

@@ -19,7 +19,7 @@ from quantum_common import QuantumError
 from quantum_common.contracts.envelope import Producer
 from quantum_common.contracts.streams import Keys
 from quantum_common.domain.timeframe import TIMEFRAME_MS
-from quantum_common.service.names import FLEET_NAMES
+from quantum_common.service.names import FLEET_NAMES, TOOLKIT_NAMES
 
 
 class UnknownSetting(QuantumError):
@@ -102,6 +102,7 @@ class FleetSettings(BaseSettings):
 def check_names(environment: Iterable[str] | None = None) -> None:
     """Raise UnknownSetting for a QT_ name that no service declares."""
     names = os.environ if environment is None else environment
-    unknown = sorted(name for name in names if name.startswith("QT_") and name not in FLEET_NAMES)
+    ours = (name for name in names if name.startswith("QT_") and not name.startswith(TOOLKIT_NAMES))
+    unknown = sorted(name for name in ours if name not in FLEET_NAMES)
     if unknown:
         raise UnknownSetting(f"unknown setting {', '.join(unknown)}: see docs/reference/settings.md for the names")

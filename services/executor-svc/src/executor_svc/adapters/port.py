@@ -1,4 +1,5 @@
-"""What the executor asks of a venue. Errors: VenueUnreachable (nothing known) or VenueRefused (no effect)."""
+"""What the executor asks of a venue. Errors: VenueUnreachable (nothing known), and where a caller has something to
+refuse in turn (`submit`, `quote`) VenueRefused (no effect)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Protocol
 
 from executor_svc.core.book import Market, Order
 from executor_svc.core.reports import OrderReport
-from executor_svc.core.venue_facts import AccountSnapshot, Funding, Quote, Trade
+from executor_svc.core.venue_facts import AccountSnapshot, Funding, OpenOrder, Quote, Trade
 
 
 class VenuePort(Protocol):
@@ -23,13 +24,21 @@ class VenuePort(Protocol):
     async def measure_skew(self) -> None:
         """Ask the venue's clock again; later requests are stamped with its time."""
 
-    async def submit(self, order: Order) -> OrderReport: ...
+    async def submit(self, order: Order) -> OrderReport:
+        """The request is stamped with the time at which the intent was written: the venue refuses it after the
+        receive window, however long the sender was paused."""
 
     async def cancel(self, order: Order) -> OrderReport | None:
         """None: the venue does not know the order as a live one; ask."""
 
     async def look_up(self, order: Order) -> OrderReport | None:
         """By client order id; None = not found."""
+
+    async def open_orders(self, symbol: str) -> list[OpenOrder]:
+        """All that rest at the venue, ordinary and conditional, whoever made them."""
+
+    async def cancel_open(self, order: OpenOrder) -> None:
+        """Cancel an order the book does not have; one that is gone already is no error."""
 
     async def quote(self, symbol: str) -> Quote: ...
 

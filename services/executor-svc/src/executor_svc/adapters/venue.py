@@ -6,6 +6,7 @@ whether it is conditional (`trigger`). The `info` of ccxt's answers is used wher
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -17,7 +18,7 @@ import ccxt.async_support as ccxt
 from executor_svc.core.book import ZERO, Market, Order
 from executor_svc.core.reports import WOULD_TRIGGER, OrderReport
 from executor_svc.core.states import ReportStatus
-from executor_svc.core.venue_facts import AccountSnapshot, Funding, Quote, Trade, VenuePosition
+from executor_svc.core.venue_facts import AccountSnapshot, Funding, OpenOrder, Quote, Trade, VenuePosition
 from executor_svc.errors import RefusesToTrade, VenueRefused, VenueUnreachable
 from executor_svc.metrics import SKEW, VENUE_ERRORS
 from executor_svc.settings import ExecutorSettings
@@ -127,14 +128,17 @@ class CcxtVenue:
 
     async def measure_skew(self) -> None:
         before = time.time_ns() // 1_000_000
-        server = await self._ask(self._exchange.fetch_time())
+        server = await self._read(self._exchange.fetch_time())
         after = time.time_ns() // 1_000_000
         self.skew_ms = (before + after) // 2 - int(server)
         self._exchange.options["timeDifference"] = self.skew_ms
         SKEW.set(self.skew_ms / 1000)
 
     async def submit(self, order: Order) -> OrderReport:
-        params: dict[str, Any] = {"clientOrderId": order.client_order_id}
+        params: dict[str, Any] = {
+            "clientOrderId": order.client_order_id,
+            "timestamp": order.submitted_wall_ms - self.skew_ms,
+        }
         if order.reduce_only:
             params["reduceOnly"] = True
         if order.trigger_price is not None:
@@ -179,6 +183,20 @@ class CcxtVenue:
             return OrderReport(identity, status, str(answer["id"] or ""), executed, reason="REJECTED_BY_VENUE")
         return OrderReport(identity, status, str(answer["id"]), executed)
 
+    async def open_orders(self, symbol: str) -> list[OpenOrder]:
+        found = []
+        for conditional in (False, True):
+            rows = await self._read(
+                self._exchange.fetch_open_orders(self._names[symbol], None, None, {"trigger": conditional})
+            )
+            found += [OpenOrder(symbol, str(r["clientOrderId"] or ""), conditional, str(r["id"])) for r in rows]
+        return found
+
+    async def cancel_open(self, order: OpenOrder) -> None:
+        params = {"clientOrderId": order.client_order_id, "trigger": order.conditional}
+        with contextlib.suppress(VenueRefused):
+            await self._ask(self._exchange.cancel_order("", self._names[order.symbol], params))
+
     async def quote(self, symbol: str) -> Quote:
         book = await self._ask(self._exchange.fetch_order_book(self._names[symbol], DEPTH_LEVELS))
         bids, asks = ([(Decimal(p), Decimal(q)) for p, q, *_ in book[side]] for side in ("bids", "asks"))
@@ -187,7 +205,7 @@ class CcxtVenue:
     async def trades(self, symbol: str, after_id: int) -> list[Trade]:
         found: list[Trade] = []
         while True:
-            page = await self._ask(
+            page = await self._read(
                 self._exchange.fetch_my_trades(
                     self._names[symbol],
                     None,
@@ -200,15 +218,15 @@ class CcxtVenue:
                 return found
 
     async def newest_trade_id(self, symbol: str) -> int:
-        page = await self._ask(self._exchange.fetch_my_trades(self._names[symbol], None, 1))
+        page = await self._read(self._exchange.fetch_my_trades(self._names[symbol], None, 1))
         return max((int(row["id"]) for row in page), default=0)
 
     async def funding(self, symbol: str, since_ms: int) -> list[Funding]:
-        rows = await self._ask(self._exchange.fetch_funding_history(self._names[symbol], since_ms, 1_000))
+        rows = await self._read(self._exchange.fetch_funding_history(self._names[symbol], since_ms, 1_000))
         return [Funding(symbol, str(row["id"]), Decimal(row["amount"]), int(row["timestamp"])) for row in rows]
 
     async def account(self) -> AccountSnapshot:
-        info = (await self._ask(self._exchange.fetch_balance()))["info"]
+        info = (await self._read(self._exchange.fetch_balance()))["info"]
         positions = {
             row["symbol"]: VenuePosition(
                 Decimal(row["positionAmt"]), abs(Decimal(row["notional"])), Decimal(row["unrealizedProfit"])
@@ -227,6 +245,13 @@ class CcxtVenue:
             return await call
         except ccxt.BaseError as error:
             raise self._ours(error) from error
+
+    async def _read(self, call: Awaitable[T]) -> T:
+        """Ask where nothing was wanted from the venue that a refusal could end: it is asked again later."""
+        try:
+            return await self._ask(call)
+        except VenueRefused as error:
+            raise VenueUnreachable(f"the venue refuses to answer: {error}") from error
 
     def _ours(self, error: ccxt.BaseError) -> VenueRefused | VenueUnreachable:
         """Judged by the venue's code: ccxt's classes follow the address, and the paper venue has another one."""

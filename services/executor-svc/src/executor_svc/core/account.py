@@ -37,8 +37,7 @@ def position_drifts(book: Book, snapshot: AccountSnapshot) -> dict[str, Drift]:
     """Symbols where venue and book disagree."""
     found = {}
     for symbol in sorted({*book.positions, *snapshot.positions}):
-        held = snapshot.positions.get(symbol)
-        drift = Drift(expected_quantity(book, symbol), held.quantity if held else ZERO)
+        drift = Drift(expected_quantity(book, symbol), snapshot.quantity(symbol))
         if drift.expected != drift.at_venue:
             found[symbol] = drift
     return found
@@ -58,14 +57,13 @@ def take_account(
     min_notional_usd: Mapping[str, Decimal],
 ) -> Outcome:
     """Emit one AccountUpdated, and PositionDrifted for every disagreement that appeared, changed or went."""
-    book, drifted = _take_drifts(book, position_drifts(book, snapshot))
+    book, drifted = take_drifts(book, position_drifts(book, snapshot))
     sequence = book.account_sequence + 1
     book = msgspec.structs.replace(
-        book,
+        _take_wallet(book, snapshot, trusted=cause == "start"),
         account_sequence=sequence,
         account_due="",
         snapshot=snapshot,
-        wallet_expected=snapshot.wallet_balance,
     )
     payload = AccountUpdated(
         cause=cause,
@@ -80,7 +78,16 @@ def take_account(
     return book, (*drifted, Draft(payload, str(sequence)))
 
 
-def _take_drifts(book: Book, now: Mapping[str, Drift]) -> Outcome:
+def _take_wallet(book: Book, snapshot: AccountSnapshot, *, trusted: bool) -> Book:
+    """A difference stays until something booked explains it; only a start (`trusted`) takes the wallet as it is."""
+    drift = wallet_drift(book, snapshot)
+    if trusted or abs(drift) <= WALLET_TOLERANCE:
+        return msgspec.structs.replace(book, wallet_expected=snapshot.wallet_balance, wallet_drift=ZERO)
+    return msgspec.structs.replace(book, wallet_drift=drift)
+
+
+def take_drifts(book: Book, now: Mapping[str, Drift]) -> Outcome:
+    """PositionDrifted for every disagreement that appeared, changed or went."""
     events = []
     for symbol in sorted({*book.drifts, *now}):
         drift = now.get(symbol)

@@ -19,7 +19,7 @@ from executor_svc.core.book import (
     with_order,
     with_position,
 )
-from executor_svc.core.guards import MAX_TRIGGER_DISTANCE
+from executor_svc.core.guards import MAX_TRIGGER_DISTANCE, drifted
 from executor_svc.core.sizing import entry_quantity, to_decimal
 from executor_svc.core.venue_facts import Quote
 from quantum_common.contracts import Envelope, OrderRejected, OrderSubmitted, PositionApproved
@@ -35,9 +35,10 @@ class Rules(msgspec.Struct, frozen=True):
     """Bars after the decision bar at whose close a position is closed."""
     entry_price_margin: Decimal
     """Fraction by which the fill may be above the price looked at."""
-    unfilled_trigger_ms: int
-    """A stop that triggered and has not filled for so long is replaced by a market close (F29)."""
-    max_protect_attempts: int = 3
+    unfilled_trigger_ms: int | None
+    """A stop that triggered and has not filled for so long (wall clock) is replaced by a market close (F29); None =
+    no deadline, as in a replay."""
+    max_protect_failures: int = 3
 
 
 def is_repeat(book: Book, event: Envelope[PositionApproved]) -> bool:
@@ -62,17 +63,15 @@ def approve_open(
     """Write the intent of the entry, or refuse it. Nothing is sent here."""
     if is_repeat(book, event):
         return book, ()
-    book = msgspec.structs.replace(book, handled_bars={**book.handled_bars, event.symbol: event.bar_ts_ms})
     approval = event.payload
-    identity = client_order_id(book.account, approval.decision_id, Role.ENTRY, 0)
     if reason := _refusal(book, event, market, market_now_ms):
-        return book, (_rejected(event, identity, reason, ""),)
+        return refuse_open(book, event, reason)
     assert market is not None
     side = SIDE_OF[approval.action]
     margin = rules.entry_price_margin
     quantity, reason = entry_quantity(market, quote, side, approval.position_size_usd, margin)
     if reason:
-        return book, (_rejected(event, identity, reason, f"{quantity} for {approval.position_size_usd} USD"),)
+        return refuse_open(book, event, reason, f"{quantity} for {approval.position_size_usd} USD")
     position = Position(
         symbol=event.symbol,
         timeframe=event.timeframe,
@@ -85,7 +84,7 @@ def approve_open(
         take_profit_distance_fraction=to_decimal(approval.take_profit_distance_fraction),
         funding_checked_ts_ms=market_now_ms,
     )
-    book = with_position(book, position)
+    book = with_position(_handled(book, event), position)
     return new_order(book, position, Role.ENTRY, side, "market", quantity, None, wall_now_ms)
 
 
@@ -99,8 +98,8 @@ def _refusal(book: Book, event: Envelope[PositionApproved], market: Market | Non
         return "EXPIRED"
     if event.symbol in book.positions or book.orders_of(event.symbol):
         return "POSITION_OPEN"
-    if book.drifts:
-        return "POSITION_DRIFTED"
+    if reason := drifted(book):
+        return reason
     distances = (approval.stop_distance_fraction, approval.take_profit_distance_fraction)
     if not all(0 < distance <= MAX_TRIGGER_DISTANCE for distance in distances):
         return "TRIGGER_DISTANCE"
@@ -155,19 +154,46 @@ def new_order(
         submitted_wall_ms=wall_now_ms,
     )
     book = with_order(with_position(book, position), order)
+    return book, (_submitted(book, order, "submitted"),)
+
+
+def entry_again(
+    book: Book, order: Order, market: Market, quote: Quote, rules: Rules, wall_now_ms: int
+) -> tuple[Book, tuple[Draft, ...], str]:
+    """Write the intent of an entry that never arrived again, at a size that today's prices allow (F19): never larger
+    than approved, nor than announced. The last value is the filter it fails ("" = none)."""
+    approved_usd = book.positions[order.symbol].approved_usd
+    quantity, reason = entry_quantity(market, quote, order.side, approved_usd, rules.entry_price_margin)
+    if reason:
+        return book, (), reason
+    again = msgspec.structs.replace(order, quantity=min(quantity, order.quantity), submitted_wall_ms=wall_now_ms)
+    book = with_order(book, again)
+    if again.quantity == order.quantity:
+        return book, (), ""
+    return book, (_submitted(book, again, f"submitted:{again.quantity}"),), ""
+
+
+def _submitted(book: Book, order: Order, key: str) -> Draft:
     payload = OrderSubmitted(
         order.client_order_id,
-        position.decision_id,
-        role,
-        side,
+        book.positions[order.symbol].decision_id,
+        order.role,
+        order.side,
         order.order_type,
-        quantity,
-        trigger,
+        order.quantity,
+        order.trigger_price,
         order.reduce_only,
     )
-    return book, (order_event(book, order, payload, "submitted"),)
+    return order_event(book, order, payload, key)
 
 
-def _rejected(event: Envelope[PositionApproved], identity: str, reason: str, detail: str) -> Draft:
+def refuse_open(book: Book, event: Envelope[PositionApproved], reason: str, detail: str = "") -> Outcome:
+    """No order is made of this approval; the governer hears why."""
+    identity = client_order_id(book.account, event.payload.decision_id, Role.ENTRY, 0)
     payload = OrderRejected(identity, event.payload.decision_id, Role.ENTRY, reason, detail)
-    return Draft(payload, f"{identity}:rejected", event.symbol, event.timeframe, event.bar_ts_ms)
+    draft = Draft(payload, f"{identity}:rejected", event.symbol, event.timeframe, event.bar_ts_ms)
+    return _handled(book, event), (draft,)
+
+
+def _handled(book: Book, event: Envelope[PositionApproved]) -> Book:
+    return msgspec.structs.replace(book, handled_bars={**book.handled_bars, event.symbol: event.bar_ts_ms})

@@ -14,12 +14,12 @@ from executor_svc.core.venue_facts import AccountSnapshot
 from quantum_common.domain.timeframe import timeframe_ms
 
 
-def start_bar(book: Book, bar_ts_ms: int, rules: Rules) -> Book:
-    """Wish every position closed whose label horizon ends with this bar (bars closing ≤ its decision time)."""
+def time_stops(book: Book, market_now_ms: int, rules: Rules) -> Book:
+    """Wish every position closed whose label horizon is over: its last bar has closed by now."""
     for symbol in sorted(book.positions):
         position = book.positions[symbol]
-        last_bar_ts_ms = position.decision_bar_ts_ms + rules.horizon_bars * timeframe_ms(position.timeframe)
-        if bar_ts_ms >= last_bar_ts_ms:
+        bars = 1 + rules.horizon_bars
+        if market_now_ms >= position.decision_bar_ts_ms + bars * timeframe_ms(position.timeframe):
             book = want_exit(book, symbol, "time_stop")
     return book
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from executor_svc.core.states import OrderState
-from executor_svc.core.venue_facts import AccountSnapshot
+from executor_svc.core.venue_facts import AccountSnapshot, Trade
 from quantum_common.contracts import TradeClosed, content_id
 from quantum_common.domain.signal import OrderSide, Role
 
@@ -97,7 +97,14 @@ class Position(msgspec.Struct, frozen=True):
     fills: dict[str, int] = {}
     """Fills taken in, by role."""
     attempts: dict[str, int] = {}
-    """Orders made, by role."""
+    """Orders made, by role: numbers their ids, nothing else."""
+    protect_failures: dict[str, int] = {}
+    """Protective orders in a row that were rejected or ended at the venue without us, by role."""
+    exit_rejections: int = 0
+    exit_rejected_wall_ms: int = 0
+    """When the exit rejected last was sent: the next one waits (wall clock)."""
+    foreign: tuple[Trade, ...] = ()
+    """Reducing trades on the symbol that are from no order of ours and not (yet) booked as an exit."""
     closed: bool = False
     """TradeClosed is out; what is left are orders to be cancelled."""
     funding_checked_ts_ms: int = 0
@@ -125,8 +132,12 @@ class Book(msgspec.Struct, frozen=True):
     """Decision bar of the newest entry approval handled, by symbol: a repeated one changes nothing."""
     drifts: dict[str, Decimal] = {}
     """Symbols whose quantity at the venue (signed, given) is not the book's: no new entries while there is one."""
+    foreign_orders: dict[str, int] = {}
+    """Open orders at the venue that are not ours, by symbol: no new entries while there are some."""
     wallet_expected: Decimal | None = None
     """Venue's wallet at the start plus everything booked since."""
+    wallet_drift: Decimal = ZERO
+    """Venue's wallet less the expected one, when last compared; not 0 = no new entries."""
     account_due: Literal["", "start", "fill", "reconcile"] = ""
     """Cause of an AccountUpdated that is still to be emitted."""
     snapshot: AccountSnapshot | None = None
@@ -139,10 +150,18 @@ class Book(msgspec.Struct, frozen=True):
 
     @property
     def unsettled(self) -> int:
-        """Work that is not finished: orders neither resting nor over, closed positions, a due AccountUpdated."""
+        """Work that is not finished: orders neither resting nor over, positions to be closed or closed, a due
+        AccountUpdated."""
         moving = sum(not order.resting for order in self.orders.values())
-        ending = sum(not position.quantity for position in self.positions.values())
+        ending = sum(not position.quantity or bool(position.exit_reason) for position in self.positions.values())
         return moving + ending + bool(self.account_due)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing moves at the venue by our doing, though an exit may be waiting for its next attempt."""
+        return all(order.resting for order in self.orders.values()) and all(
+            position.quantity for position in self.positions.values()
+        )
 
     @property
     def exposed(self) -> bool:
@@ -177,9 +196,13 @@ class Unfolding:
         self.drafts += more
 
 
+ID_PREFIX = "qt"
+"""Of every order of ours at the venue."""
+
+
 def client_order_id(account: str, decision_id: str, role: Role, attempt: int) -> str:
     """34 characters; Binance allows 36. The same intent always has the same id (F14)."""
-    return "qt" + content_id(account, decision_id, role.value, attempt)
+    return ID_PREFIX + content_id(account, decision_id, role.value, attempt)
 
 
 def with_position(book: Book, position: Position) -> Book:

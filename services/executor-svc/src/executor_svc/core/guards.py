@@ -13,13 +13,15 @@ from quantum_common.domain.signal import OrderSide, Role
 MAX_TRIGGER_DISTANCE = Decimal("0.5")
 """Fraction of the entry price. A larger distance is a price taken for a fraction (F12)."""
 
+STOPPED = frozenset({"REDUCING", "HALTED"})
+
 
 class SubmitContext(msgspec.Struct, frozen=True):
     """What is known at the last step before the order."""
 
     market_now_ms: int
     trading_state: str
-    """ACTIVE, REDUCING, HALTED as the governer last wrote it; empty while it has not written one."""
+    """ACTIVE, REDUCING, HALTED as the governer has it right now; empty where it has written none."""
     account_trusted: bool
     """Leverage, margin and position mode were read back and are what they should be; reconciled since the start."""
 
@@ -43,15 +45,24 @@ def _entry(book: Book, order: Order, position: Position, market: Market, context
         return "POSITION_OPEN"
     if context.market_now_ms > position.expires_at_ms:
         return "EXPIRED"
-    if context.trading_state not in ("", "ACTIVE"):
-        return f"TRADING_{context.trading_state}"
+    if context.trading_state != "ACTIVE":
+        return "KILL_SWITCH" if context.trading_state in STOPPED else "TRADING_STATE_UNKNOWN"
     if not context.account_trusted:
         return "ACCOUNT_NOT_TRUSTED"
-    if book.drifts:
-        return "POSITION_DRIFTED"
+    if reason := drifted(book):
+        return reason
     if order.quantity < market.min_quantity:
         return "MIN_QUANTITY"
     return ""
+
+
+def drifted(book: Book) -> str:
+    """Why the book and the venue disagree; empty = they do not."""
+    if book.drifts:
+        return "POSITION_DRIFTED"
+    if book.wallet_drift:
+        return "WALLET_DRIFTED"
+    return "FOREIGN_ORDERS" if book.foreign_orders else ""
 
 
 def _reduction(book: Book, order: Order, position: Position, market: Market) -> str:

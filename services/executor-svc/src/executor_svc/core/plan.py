@@ -22,12 +22,14 @@ from executor_svc.core.book import (
     without_position,
 )
 from executor_svc.core.guards import bad_trigger
+from executor_svc.core.reports import POSITION_CLOSED, RESIZED
 from executor_svc.core.sizing import trigger_price
 from executor_svc.core.states import OrderState
 from quantum_common.contracts import TradeClosed
 from quantum_common.domain.signal import Role
 
 HOUR_MS = 3_600_000
+MAX_EXIT_PAUSE_MS = 30_000
 
 PROTECTION: tuple[tuple[Role, OrderType], ...] = (
     (Role.STOP, "stop_market"),
@@ -51,7 +53,8 @@ def _advance(book: Book, position: Position, market: Market, rules: Rules, wall_
     if not position.exit_reason:
         book, events = _protect(book, position, market, rules, wall_now_ms)
         position = book.positions[position.symbol]
-    if position.exit_reason and not book.orders_of(position.symbol, Role.EXIT):
+    exiting = position.exit_reason and not book.orders_of(position.symbol, Role.EXIT)
+    if exiting and wall_now_ms >= position.exit_rejected_wall_ms + exit_pause_ms(position.exit_rejections):
         book, more = new_order(
             book, position, Role.EXIT, position.side.opposite, "market", position.quantity, None, wall_now_ms
         )
@@ -59,11 +62,17 @@ def _advance(book: Book, position: Position, market: Market, rules: Rules, wall_
     return book, events
 
 
+def exit_pause_ms(rejections: int) -> int:
+    """Between exits the venue refuses: the first is repeated at once, later ones after 0.2, 0.4 … 30 s."""
+    return 0 if rejections < 2 else min(50 << min(rejections, 10), MAX_EXIT_PAUSE_MS)
+
+
 def _protect(book: Book, position: Position, market: Market, rules: Rules, wall_now_ms: int) -> Outcome:
     events = NOTHING
     if _triggered(book, position):
-        overdue = any(
-            wall_now_ms - order.triggered_wall_ms > rules.unfilled_trigger_ms
+        patience_ms = rules.unfilled_trigger_ms
+        overdue = patience_ms is not None and any(
+            wall_now_ms - order.triggered_wall_ms > patience_ms
             for order in book.orders_of(position.symbol)
             if order.spawned_order_id
         )
@@ -74,7 +83,7 @@ def _protect(book: Book, position: Position, market: Market, rules: Rules, wall_
             book = _resize(book, live[0], position)
             continue
         position = book.positions[position.symbol]
-        if position.exit_reason or position.attempts.get(role, 0) >= rules.max_protect_attempts:
+        if position.exit_reason or position.protect_failures.get(role, 0) >= rules.max_protect_failures:
             book = want_exit(book, position.symbol, "unprotected") if role is Role.STOP else book
             continue
         gains = role is Role.TAKE_PROFIT
@@ -96,7 +105,7 @@ def _triggered(book: Book, position: Position) -> bool:
 def _resize(book: Book, order: Order, position: Position) -> Book:
     """An order of another size is cancelled first; the next call makes the right one: never two live stops."""
     if order.state is OrderState.OPEN and order.quantity - order.filled != position.quantity:
-        return cancel(book, order, "resized")
+        return cancel(book, order, RESIZED)
     return book
 
 
@@ -112,7 +121,7 @@ def _finish(book: Book, position: Position) -> Outcome:
         return book, ()  # more of it may fill
     for order in live:
         if order.state is OrderState.OPEN:
-            book = cancel(book, order, "position_closed")
+            book = cancel(book, order, POSITION_CLOSED)
     events = NOTHING
     if not position.closed and not funding_due(position):
         events = (_trade_closed(position),)

@@ -17,6 +17,7 @@ from executor_svc.core.book import (
     order_event,
     retire,
     with_order,
+    with_position,
     without_position,
 )
 from executor_svc.core.states import AFTER_REPORT, TERMINAL, OrderState, ReportStatus
@@ -25,6 +26,10 @@ from quantum_common.domain.signal import Role
 
 WOULD_TRIGGER = "WOULD_TRIGGER_IMMEDIATELY"
 """Reason code of a conditional order whose trigger the market has passed already."""
+RESIZED, POSITION_CLOSED = "resized", "position_closed"
+OUR_REASONS = frozenset({RESIZED, POSITION_CLOSED})
+"""Why we cancel a protective order ourselves."""
+PROTECTIVE = frozenset({Role.STOP, Role.TAKE_PROFIT})
 
 
 class OrderReport(msgspec.Struct, frozen=True):
@@ -57,6 +62,8 @@ def take_report(book: Book, report: OrderReport, wall_now_ms: int) -> Outcome:
     )
     book = with_order(book, known)
     events = NOTHING
+    if state is OrderState.OPEN:
+        book = _count_failure(book, known, 0)
     if order.state is OrderState.SUBMITTING:
         decision = book.positions[order.symbol].decision_id
         payload = OrderAccepted(order.client_order_id, decision, order.role, known.venue_order_id)
@@ -112,9 +119,29 @@ def _end(book: Book, order: Order, detail: str = "") -> Outcome:
 def _aftermath(book: Book, order: Order, position: Position) -> Book:
     if order.role is Role.ENTRY and not position.entry_quantity and not book.orders_of(order.symbol):
         return without_position(book, order.symbol)
+    if order.role is Role.EXIT and order.state is OrderState.REJECTED:
+        return _exit_rejected(book, order, position)
+    if order.role in PROTECTIVE and order.state is not OrderState.FILLED and order.reason not in OUR_REASONS:
+        book = _count_failure(book, order, position.protect_failures.get(order.role, 0) + 1)
     if order.state is OrderState.REJECTED and position.quantity:
         if order.role is Role.STOP:
             return want_exit(book, order.symbol, "unprotected")
         if order.role is Role.TAKE_PROFIT and order.reason == WOULD_TRIGGER:
             return want_exit(book, order.symbol, "take_profit")
     return book
+
+
+def _count_failure(book: Book, order: Order, count: int) -> Book:
+    position = book.positions[order.symbol]
+    if order.role not in PROTECTIVE or position.protect_failures.get(order.role, 0) == count:
+        return book
+    failures = {**position.protect_failures, order.role.value: count}
+    return with_position(book, msgspec.structs.replace(position, protect_failures=failures))
+
+
+def _exit_rejected(book: Book, order: Order, position: Position) -> Book:
+    """The next attempt waits, and the account is looked at: perhaps there is nothing left to exit from (F18)."""
+    position = msgspec.structs.replace(
+        position, exit_rejections=position.exit_rejections + 1, exit_rejected_wall_ms=order.submitted_wall_ms
+    )
+    return msgspec.structs.replace(with_position(book, position), account_due=book.account_due or "reconcile")

@@ -21,6 +21,15 @@ class Trade(msgspec.Struct, frozen=True):
     market_ts_ms: int
 
 
+class OpenOrder(msgspec.Struct, frozen=True):
+    """An order that rests at the venue, whoever made it."""
+
+    symbol: str
+    client_order_id: str
+    conditional: bool
+    venue_order_id: str
+
+
 class Funding(msgspec.Struct, frozen=True):
     """One funding payment: received positive, paid negative."""
 
@@ -50,3 +59,8 @@ class AccountSnapshot(msgspec.Struct, frozen=True):
     equity: Decimal
     positions: dict[str, VenuePosition]
     """Symbols with a quantity other than zero."""
+
+    def quantity(self, symbol: str) -> Decimal:
+        """Signed base quantity held; 0 when none."""
+        held = self.positions.get(symbol)
+        return held.quantity if held else Decimal(0)
