@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from fastapi import APIRouter, Depends, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from governer_svc.config import Limit, TradingState
+from governer_svc.core import PositionAllocation
 from governer_svc.errors import InvalidRiskConfig
+from governer_svc.store import RiskStore
 from governer_svc.view import status_document
 from quantum_common.bus import BusUnavailable
 from quantum_common.service import FleetSettings, require_token
 
-if TYPE_CHECKING:
-    from governer_svc.app import RiskService
+
+class Backend(Protocol):
+    """What the routes need of the service."""
+
+    @property
+    def store(self) -> RiskStore: ...
+    async def change_limits(self, changes: dict[str, Limit], *, who: str, why: str, flatten: bool = False) -> None: ...
+    def what_if(self, symbol: str, action: str, confidence: float) -> PositionAllocation: ...
 
 
 class _Body(BaseModel):
@@ -58,7 +66,7 @@ class WhatIf(_Body):
     confidence: float
 
 
-def router(risk: RiskService, settings: FleetSettings) -> APIRouter:
+def router(risk: Backend, settings: FleetSettings) -> APIRouter:
     """Routes under /api/risk."""
     routes = APIRouter(prefix="/api/risk", tags=["risk"])
     guard = Depends(require_token(settings))
