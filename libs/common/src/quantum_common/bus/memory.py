@@ -208,9 +208,6 @@ class MemoryBus:
                     return []
             return found
 
-    async def last_id(self, stream: str) -> str:
-        return f"{self._stream(stream).last}-0"
-
     async def newest(self, stream: str, count: int) -> list[Entry]:
         entries = self._stream(stream).entries
         return [Entry(stream, f"{number}-0", entries[number]) for number in sorted(entries, reverse=True)[:count]]

@@ -157,13 +157,10 @@ class Bus(Protocol):
         """Per (sorted-set key, highest score, count): the newest `count` members up to that score, oldest first."""
 
     async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int | None) -> list[Entry]:
-        """Entries after the given ids, read without a group. `$` is not resolved here: see `last_id`.
+        """Entries after the given ids, read without a group. Ids only, `$` is not resolved.
 
         `block_ms` None: what is there, at once. A server ends a wait only at its next tick, up to 100 ms late.
         """
-
-    async def last_id(self, stream: str) -> str:
-        """Id of the newest entry, `0-0` for an empty stream."""
 
     async def newest(self, stream: str, count: int) -> list[Entry]:
         """The newest entries, newest first."""

@@ -157,10 +157,6 @@ class RedisBus:
         reply = await _reach(self._redis.xread(dict(positions), count=count, block=block_ms))
         return _entries(reply, "", "")
 
-    async def last_id(self, stream: str) -> str:
-        newest = await self.newest(stream, 1)
-        return newest[0].entry_id if newest else "0-0"
-
     async def newest(self, stream: str, count: int) -> list[Entry]:
         return _entries([(stream.encode(), await _reach(self._redis.xrevrange(stream, count=count)))], "", "")
 
