@@ -205,12 +205,20 @@ class Line:
         self.clock = MarketClock("replay")
         self.clock.advance((await self.status())["now_ms"])
         bus = bus or self.bus
-        self.executor = Executor(self.settings, bus, self.venue, self.clock)
+        await self.succeed(Executor(self.settings, bus, self.venue, self.clock))
         self.consumer = Consumer(bus, self.keys.subscribed("executor-svc"), "executor-svc", "1")
         await self.executor._start_once()
         await self.consumer.start()
         while batch := await self.consumer.read(1):
             await self.consumer.handle(batch, self.executor.handle)
+
+    async def succeed(self, executor: Executor) -> None:
+        """It takes the lease over: that of the one before has run out."""
+        if self.executor:
+            await self.bus.lease(self.executor.lease.key, self.executor.lease._owner, 0)
+        executor.lease._ttl_ms = 600_000  # nobody renews it here
+        await executor.lease.renew()
+        self.executor = executor
 
     async def trading(self, state: str) -> None:
         """The governer writes its trading state."""

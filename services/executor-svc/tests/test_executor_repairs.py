@@ -325,6 +325,7 @@ async def test_f32_live_the_time_stop_comes_without_a_bar_from_the_bus(make_line
     await line.start()
     await entered(line)  # decided on a bar of 2023: on the wall clock its horizon is long over
     live = Executor(line.settings, line.bus, line.venue, MarketClock("live"))
+    await line.succeed(live)
     await live._start_once()
     await live._guarded(live._tend)
     assert (await line.events(TradeClosed))[0].exit_reason == "time_stop"

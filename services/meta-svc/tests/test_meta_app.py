@@ -69,6 +69,7 @@ class Instance:
 
     async def start(self):
         await self.consumer.start()
+        await self.app.start()
         while batch := await self.consumer.read(10):
             await self.consumer.handle(batch, self.app.handle)
         return self
@@ -242,7 +243,7 @@ async def test_a_redone_bar_is_refused_by_the_watermark_and_counted_once(bus):
     await put_bar(bus)
     await meta.turn()
     forgetful = Instance(bus, "2")
-    forgetful.app._seeded = True  # as if it had not looked which bars are decided
+    forgetful.app._join.mark_decided = lambda symbol, bar_ts_ms: None  # as if it had not looked which are decided
     await forgetful.start()
     await put_bar(bus)
     await forgetful.turn()

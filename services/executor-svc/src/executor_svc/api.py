@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Depends, HTTPException
 from pydantic import BaseModel
 
-from executor_svc.errors import VenueUnreachable
+from executor_svc.errors import StandsBy, VenueUnreachable
 from executor_svc.executor import Executor
 from executor_svc.settings import ExecutorSettings
 from quantum_common.service import require_token
@@ -47,6 +47,9 @@ def router(settings: ExecutorSettings, executor: Executor) -> APIRouter:
             return Flattened(positions=await executor.flatten())
         except VenueUnreachable as error:
             raise HTTPException(503, "the venue does not answer; positions are closed as soon as it does") from error
+        except StandsBy as error:
+            detail = f"{error}: ask that one, or the governer's emergency stop with flatten"
+            raise HTTPException(503, detail) from error
 
     return routes
 

@@ -20,11 +20,17 @@ def build(settings: ExecutorSettings, bus: Bus | None = None, venue: VenuePort |
     venue = venue or CcxtVenue(make_exchange(settings))
     clock = MarketClock(settings.clock)
     executor = Executor(settings, bus, venue, clock)
-    consumer = Consumer(bus, settings.keys.subscribed(settings.service), settings.service, settings.instance)
+    service = settings.service
+    consumer = Consumer(bus, settings.keys.subscribed(service), service, settings.instance, lease=executor.lease)
 
     async def consume(stop: Stop, beat: Callable[[], None]) -> None:
-        await executor.start(stop, beat)
-        await run_consumer(consumer, executor.handle, stopping=lambda: stop.requested, beat=beat)
+        await run_consumer(
+            consumer,
+            executor.handle,
+            stopping=lambda: stop.requested,
+            beat=beat,
+            on_start=lambda: executor.start(stop, beat),
+        )
 
     return Service(
         settings=settings,
@@ -35,6 +41,6 @@ def build(settings: ExecutorSettings, bus: Bus | None = None, venue: VenuePort |
         },
         routers=[router(settings, executor)],
         not_ready=executor.not_ready,
-        info=lambda: {"mode": settings.mode, "exchange": settings.exchange},
+        info=lambda: {"mode": settings.mode, "exchange": settings.exchange, "works": executor.lease.held},
         closing=[venue.close, bus.close],
     )

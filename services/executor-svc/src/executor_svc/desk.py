@@ -88,7 +88,9 @@ class Desk:
                     continue
                 if found.client_order_id.startswith(ID_PREFIX):
                     log.error("%s: order %s is not in the book: cancelled", symbol, found.client_order_id)
-                    await self._venue.cancel_open(found)
+                    asked_wall_ms = wall_ms()
+                    await self._journal.require_lease()
+                    await self._venue.cancel_open(found, asked_wall_ms)
                 else:
                     log.error("%s: open order %s is not ours", symbol, found.venue_order_id)
                     foreign[symbol] = foreign.get(symbol, 0) + 1
@@ -129,7 +131,9 @@ class Desk:
             case core.OrderState.SUBMITTING:
                 return await self._resolve(book, order)
             case core.OrderState.CANCELING:
-                report = await self._venue.cancel(order) or await self._venue.look_up(order)
+                asked_wall_ms = wall_ms()
+                await self._journal.require_lease()
+                report = await self._venue.cancel(order, asked_wall_ms) or await self._venue.look_up(order)
                 if report is None:
                     report = core.OrderReport(order.client_order_id, core.ReportStatus.CANCELED, order.venue_order_id)
             case _ if order.resting or order.executed is not None:
@@ -148,6 +152,7 @@ class Desk:
         if wall_ms() - order.submitted_wall_ms > self._receive_window_ms:
             log.warning("%s %s: held up for too long, the venue will be asked", order.symbol, order.role)
             return book, ()
+        await self._journal.require_lease()
         try:
             with SUBMIT_LATENCY.labels(order.role).time():
                 report = await self._venue.submit(order)

@@ -23,6 +23,10 @@ class VenueRefused(ExecutorError):
         self.code, self.detail = code, detail
 
 
+class StandsBy(ExecutorError):
+    """Another instance works for the account."""
+
+
 class Superseded(ExecutorError):
     """A commit was refused: the book has to be read again. `lost`: the input is someone else's now."""
 

@@ -15,10 +15,10 @@ from executor_svc.adapters.port import VenuePort
 from executor_svc.core.account import Cause
 from executor_svc.core.approvals import is_repeat
 from executor_svc.desk import Desk
-from executor_svc.errors import Superseded, VenueRefused, VenueUnreachable
+from executor_svc.errors import StandsBy, Superseded, VenueRefused, VenueUnreachable
 from executor_svc.journal import Journal
 from executor_svc.settings import ExecutorSettings
-from quantum_common.bus import Bus, BusUnavailable, Entry
+from quantum_common.bus import Bus, BusUnavailable, Entry, Lease
 from quantum_common.bus.consumer import Received
 from quantum_common.contracts import Envelope, FeaturesComputed, Look, PositionApproved
 from quantum_common.domain.signal import Intent
@@ -37,17 +37,27 @@ def _key(entry: Entry) -> Key:
 
 
 class Executor:
+    """Works while it holds the account's lease; without it, it only answers what it last knew."""
+
+    _NOT_STARTED = -1
+
     def __init__(self, settings: ExecutorSettings, bus: Bus, venue: VenuePort, clock: MarketClock) -> None:
         self._settings, self._venue, self._clock = settings, venue, clock
-        self.journal = Journal(bus, settings.keys, settings.producer)
+        self.lease = Lease(bus, settings.keys.lease(settings.service), settings.instance)
+        self.journal = Journal(bus, settings.keys, settings.producer, self.lease)
         self.desk = Desk(self.journal, venue, clock, settings)
         self._lock = asyncio.Lock()
         self._held: Work = {}
-        self._started = self._look_due = False
+        self._started_under = self._NOT_STARTED
+        """Token of the lease under which the account was set up and reconciled."""
+        self._look_due = False
         self._trouble = "starting"
         self._next_reconcile = 0.0
 
     def not_ready(self) -> list[str]:
+        """An instance that stands by is ready: to take over."""
+        if self.lease.elsewhere:
+            return []
         reasons = [self._trouble] if self._trouble else []
         if abs(self._venue.skew_ms) > self._settings.max_skew_ms:
             reasons.append(f"clock differs from the venue's by {self._venue.skew_ms} ms")
@@ -58,10 +68,18 @@ class Executor:
             reasons.append(f"wallet differs by {book.wallet_drift} USDT from what was booked: explain it, then restart")
         return reasons
 
+    @property
+    def _started(self) -> bool:
+        return self._started_under == self.lease.token
+
     async def start(self, stop: Stop, beat: Callable[[], None]) -> None:
-        """Set the account up and reconcile, as often as it takes. Raises RefusesToTrade."""
+        """Forget what is held, since the bus hands it out again; under a new lease set the account up and reconcile, as
+        often as it takes. Raises RefusesToTrade."""
+        async with self._lock:
+            self._held.clear()
+            self.journal.forget()
         delay_s = 0.1
-        while not stop.requested and not self._started:
+        while not stop.requested and self.lease.held and not self._started:
             beat()
             try:
                 await self._start_once()
@@ -73,12 +91,13 @@ class Executor:
 
     async def _start_once(self) -> None:
         async with self._lock:
+            token = self.lease.token
             await self.journal.load()
             await self._venue.start(sorted({*self._settings.symbols, *self.journal.book.positions}))
             await self._baseline()
             await self._reconcile("start")
-            self.desk.account_trusted = self._started = True
-            self._trouble = ""
+            self.desk.account_trusted = True
+            self._started_under, self._trouble = token, ""
 
     async def _baseline(self) -> None:
         """Trades from before the first start with a symbol are none of ours."""
@@ -99,12 +118,15 @@ class Executor:
 
     async def look(self, look: Look) -> None:
         """The conductor moved the venue's clock: take in what happened there, as often as it takes."""
-        if look.subject == "clock" and self._started:
+        if look.subject == "clock":
             self._look_due = True
-            await self._guarded(self._look)
+            if self.lease.held and self._started:
+                await self._guarded(self._look)
 
     async def flatten(self) -> int:
-        """Close every position at market; returns how many there were."""
+        """Close every position at market; returns how many there were. Raises StandsBy."""
+        if not self.lease.held:
+            raise StandsBy("another instance works for this account")
         async with self._lock:
             await self._loaded()
             book = core.flatten(self.journal.book)
@@ -117,7 +139,7 @@ class Executor:
         replay = self._clock.is_replay
         while not await stop.wait(0.2 if replay else self._settings.look_every_s):
             beat()
-            if self._started:
+            if self.lease.held and self._started:
                 try:
                     await self._guarded(self._retry if replay else self._tend)
                 except BusUnavailable as error:

@@ -10,7 +10,7 @@ from executor_svc import metrics
 from executor_svc.core.book import Book, Draft
 from executor_svc.core.states import OrderState
 from executor_svc.errors import Superseded
-from quantum_common.bus import Bus, BusUnavailable, Entry, Output, StateWrite, Status, Unit
+from quantum_common.bus import Bus, BusUnavailable, Entry, Lease, Output, StateWrite, Status, Unit
 from quantum_common.contracts import EXECUTIONS, Keys, Producer, encode, envelope
 from quantum_common.service.clock import wall_ms
 
@@ -21,8 +21,8 @@ _decoder = msgspec.json.Decoder(Book)
 class Journal:
     """Crash and restart share one path: whatever is SUBMITTING when the book is loaded may have reached the venue."""
 
-    def __init__(self, bus: Bus, keys: Keys, producer: Producer) -> None:
-        self._bus, self._keys, self._producer = bus, keys, producer
+    def __init__(self, bus: Bus, keys: Keys, producer: Producer, lease: Lease) -> None:
+        self._bus, self._keys, self._producer, self._lease = bus, keys, producer, lease
         self._key = keys.account_state(producer.service)
         self._stream = keys.stream(EXECUTIONS)
         self._version = -1
@@ -45,6 +45,17 @@ class Journal:
         self.loaded_wall_ms = wall_ms()
         self._version = state.version
 
+    def forget(self) -> None:
+        """What is in memory may be old: it is read again before anything else."""
+        self._version = -1
+
+    async def require_lease(self) -> None:
+        """Before a request that changes something leaves for the venue, and after its timestamp was taken: a successor
+        takes over later than this and waits until the venue refuses the request for its age. Raises Superseded."""
+        if not await self._lease.still_mine():
+            self.forget()
+            raise Superseded("another instance works for this account now", lost=False)
+
     async def trading_state(self) -> str:
         """The governer's, read now (F25); empty where it has written none. Raises BusUnavailable."""
         state = await self._bus.state(self._keys.account_state("governer-svc"))
@@ -65,7 +76,7 @@ class Journal:
         """
         if book == self.book and not drafts:
             if inputs:
-                await self._bus.commit([Unit(inputs=inputs)])
+                await self._bus.commit([self._lease.fence(Unit(inputs=inputs))])
             return
         fields = {"unsettled": book.unsettled, "acknowledged_trade_id": book.acknowledged_trade_id}
         unit = Unit(
@@ -74,12 +85,12 @@ class Journal:
             outputs=[Output(self._stream, self._encoded(draft)) for draft in drafts],
         )
         try:
-            status = (await self._bus.commit([unit]))[0]
+            status = (await self._bus.commit([self._lease.fence(unit)]))[0]
         except BusUnavailable:
-            self._version = -1
+            self.forget()
             raise
         if status is not Status.OK:
-            self._version = -1
+            self.forget()
             raise Superseded(f"commit answered {status}: the book is read again", lost=status is Status.LOST)
         new = {key for key, order in book.orders.items() if order.state is OrderState.SUBMITTING}
         self._unsent |= new - set(self.book.orders)

@@ -12,6 +12,7 @@ from feature_svc.look import Looker, Outcome
 from feature_svc.settings import Settings
 from feature_svc.source import CandleSource
 from quantum_common.bus import Bus, BusUnavailable, RedisBus
+from quantum_common.bus.lease import RENEW_EVERY_S
 from quantum_common.contracts import Look
 from quantum_common.service import Control, Loop, MarketClock, Service, Stop
 
@@ -36,10 +37,22 @@ class FeatureApp:
             self._woken.set()
 
     async def run(self, stop: Stop, beat: Callable[[], None]) -> None:
+        """Look while the lease is held."""
+        async with self._looker.lease.keep(lambda: stop.requested):
+            await self._run(stop, beat)
+
+    async def _run(self, stop: Stop, beat: Callable[[], None]) -> None:
         """Ask until everything that is closed is published, ever more slowly; then wait for the next close."""
+        lease, looked_under = self._looker.lease, -1
         done_ms, asked_ms, poll_ms = 0, 0, self._settings.poll_ms
         while not stop.requested:
             beat()
+            if not lease.held:
+                await stop.wait(RENEW_EVERY_S / 5)
+                continue
+            if lease.token != looked_under:
+                self._looker.forget()
+                looked_under, done_ms = lease.token, 0
             now_ms = self._clock.now_ms()
             due_ms = now_ms - now_ms % self._looker.rules.bar_ms
             if due_ms <= done_ms:
@@ -88,7 +101,9 @@ class FeatureApp:
         self._woken.clear()
 
     def not_ready(self) -> list[str]:
-        """In a replay nothing can be said before the market clock has been set."""
+        """In a replay nothing can be said before the market clock has been set. An instance that stands by is ready."""
+        if self._looker.lease.elsewhere:
+            return []
         if not self._looked:
             return [] if self._clock.is_replay else ["the venue has not been looked at yet"]
         reasons = [problem for problem in (self._bus_problem, self._looker.venue_problem) if problem]
@@ -101,6 +116,7 @@ class FeatureApp:
 
     def info(self) -> dict[str, Any]:
         return {
+            "works": self._looker.lease.held,
             "feature_hash": self._looker.rules.feature_hash,
             "newest_bars": {feed.symbol: feed.state.last_ts for feed in self._looker.feeds.values()},
         }

@@ -14,7 +14,7 @@ from feature_svc.feed import Feed
 from feature_svc.publishing import Publisher
 from feature_svc.settings import Settings
 from feature_svc.source import CandleSource, Row, fetch, fetch_history
-from quantum_common.bus import Bus, BusUnavailable, Status, Unit
+from quantum_common.bus import Bus, BusUnavailable, Lease, Status, Unit
 from quantum_common.domain import timeframe_ms
 from quantum_common.features.hygiene import Bar, Refused, Sifted
 
@@ -37,10 +37,14 @@ class Outcome(StrEnum):
 
 
 class Looker:
-    """The symbols of this instance, and the one way they move forward."""
+    """All symbols, and the one way they move forward.
+
+    One lease for all partitions: every event says how many symbols have the bar, and only who looks at all can count.
+    """
 
     def __init__(self, settings: Settings, bus: Bus, source: CandleSource) -> None:
         self._settings, self._bus, self._source = settings, bus, source
+        self.lease = Lease(bus, settings.keys.lease(settings.service, 0), settings.instance)
         self.rules = Rules(timeframe_ms(settings.timeframe), settings.warmup_bars)
         self.feeds = {symbol: Feed(symbol) for symbol in settings.symbols}
         self._publisher = Publisher(settings, self.rules)
@@ -67,8 +71,7 @@ class Looker:
         except Behind:
             return Outcome.AGAIN
         except BusUnavailable:
-            for feed in self.feeds.values():
-                feed.forget()
+            self.forget()
             raise
         finally:
             metrics.STALE_SYMBOLS.set(sum(feed.stale for feed in self.feeds.values()))
@@ -80,7 +83,13 @@ class Looker:
         newest_closed = now_ms // self.rules.bar_ms * self.rules.bar_ms - self.rules.bar_ms
         published = sum(feed.published_ts == newest_closed for feed in self.feeds.values())
         key = self._settings.keys.features_progress()
-        await self._bus.commit([Unit(writes=[("HSET", key, "looked_ms", now_ms, "published", published)])])
+        write = ("HSET", key, "looked_ms", now_ms, "published", published)
+        await self._bus.commit([self.lease.fence(Unit(writes=[write]))])
+
+    def forget(self) -> None:
+        """Read every symbol's state again before the next bar: another instance may have moved it."""
+        for feed in self.feeds.values():
+            feed.forget()
 
     async def _load(self, newest_closed: int) -> None:
         for feed in self.feeds.values():
@@ -156,7 +165,7 @@ class Looker:
         if not published:
             return
         if history := [feed for feed, _ in published if len(feed.vectors) > 1]:
-            await self._bus.commit([self._publisher.early_window(feed) for feed in history])
+            await self._bus.commit([self.lease.fence(self._publisher.early_window(feed)) for feed in history])
             for feed in history:
                 del feed.vectors[:-1]
         before = sum(feed.published_ts == ts for feed in self.feeds.values())
@@ -172,7 +181,7 @@ class Looker:
         if not units:
             return
         letters = [(feed.symbol, refused) for feeds, _ in units for feed in feeds for refused in feed.letters]
-        statuses = await self._bus.commit([unit for _, unit in units])
+        statuses = await self._bus.commit([self.lease.fence(unit) for _, unit in units])
         for (feeds, _), status in zip(units, statuses, strict=True):
             for feed in feeds:
                 feed.saved() if status is Status.OK else feed.forget()

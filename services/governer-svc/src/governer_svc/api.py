@@ -22,6 +22,7 @@ class Backend(Protocol):
 
     @property
     def store(self) -> RiskStore: ...
+    async def refresh(self) -> None: ...
     async def change_limits(self, changes: dict[str, Limit], *, who: str, why: str, flatten: bool = False) -> None: ...
     def what_if(self, symbol: str, action: str, confidence: float) -> PositionAllocation: ...
 
@@ -68,7 +69,14 @@ class WhatIf(_Body):
 
 def router(risk: Backend, settings: FleetSettings) -> APIRouter:
     """Routes under /api/risk."""
-    routes = APIRouter(prefix="/api/risk", tags=["risk"])
+
+    async def fresh() -> None:
+        try:
+            await risk.refresh()
+        except BusUnavailable as error:
+            raise HTTPException(503, f"the risk state cannot be read: {error}") from error
+
+    routes = APIRouter(prefix="/api/risk", tags=["risk"], dependencies=[Depends(fresh)])
     guard = Depends(require_token(settings))
 
     def config_document() -> dict[str, Any]:

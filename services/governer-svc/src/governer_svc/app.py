@@ -23,6 +23,7 @@ from quantum_common.bus import (
     BusUnavailable,
     Consumer,
     Entry,
+    Lease,
     Output,
     Received,
     RedisBus,
@@ -61,16 +62,38 @@ class RiskService:
     def __init__(self, settings: Settings, bus: Bus, *, clock: Callable[[], int] = wall_ms) -> None:
         self._settings, self._bus, self._clock = settings, bus, clock
         self._replay = settings.clock == "replay"
-        self._allocations = settings.keys.stream(ALLOCATIONS)
-        self._gate = BarGate(None if self._replay else Deadlines())
-        self._consumer = Consumer(bus, settings.keys.subscribed(settings.service), settings.service, settings.instance)
-        self.store = RiskStore(bus, settings.keys.account_state(settings.service), settings.risk_config)
+        service, keys = settings.service, settings.keys
+        self._allocations = keys.stream(ALLOCATIONS)
+        self._gate = self._empty_gate()
+        self.lease = Lease(bus, keys.lease(service), settings.instance)
+        self._consumer = Consumer(bus, keys.subscribed(service), service, settings.instance, lease=self.lease)
+        self.store = RiskStore(bus, keys.account_state(service), settings.risk_config, self.lease)
 
     async def consume(self, stop: Stop, beat: Callable[[], None]) -> None:
         """The loop of the service."""
         await self._load(stop, beat)
         block_ms = REPLAY_BLOCK_MS if self._replay else LIVE_BLOCK_MS
-        await run_consumer(self._consumer, self.handle, stopping=lambda: stop.requested, beat=beat, block_ms=block_ms)
+        await run_consumer(
+            self._consumer,
+            self.handle,
+            stopping=lambda: stop.requested,
+            beat=beat,
+            block_ms=block_ms,
+            on_start=self.start,
+        )
+
+    async def start(self) -> None:
+        """Forget what is held, since the bus hands it out again; read the state that someone else may have moved."""
+        self._gate = self._empty_gate()
+        await self.store.reload()
+
+    def _empty_gate(self) -> BarGate:
+        return BarGate(None if self._replay else Deadlines())
+
+    async def refresh(self) -> None:
+        """For readers: what an instance that waits for the lease has in memory is old."""
+        if not self.lease.held:
+            await self.store.reload()
 
     async def _load(self, stop: Stop, beat: Callable[[], None]) -> None:
         """Before the first entry, so that a state nobody can use ends the process with its reason."""
@@ -225,7 +248,7 @@ class RiskService:
             for start in range(0, len(part), ACKS_PER_UNIT)
         ]
         if units:
-            await self._bus.commit(units)
+            await self._consumer.commit(units)
 
     async def change_limits(self, changes: dict[str, Limit], *, who: str, why: str, flatten: bool = False) -> None:
         """An operator's change, in force from the next bar on; `flatten` approves the exit of every open position in
@@ -284,11 +307,12 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
     """Wire the service; nothing is connected yet."""
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
     risk = RiskService(settings, bus)
-    mirror = Mirror(settings.mirror_path, risk.store)
+    mirror = Mirror(settings.mirror_path, risk.store, risk.lease)
     return Service(
         settings=settings,
         loops={"consume": risk.consume, "mirror": mirror.run},
         routers=[router(risk, settings)],
         not_ready=risk.not_ready,
-        closing=[mirror.write, bus.close],
+        info=lambda: {"works": risk.lease.held},
+        closing=[mirror.close, bus.close],
     )

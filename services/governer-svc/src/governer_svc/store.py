@@ -11,7 +11,7 @@ import msgspec
 from governer_svc.config import RiskConfig, with_overrides
 from governer_svc.errors import Contended, InvalidRiskConfig, StateUnreadable
 from governer_svc.state import RiskState, decode_state, encode_state
-from quantum_common.bus import Bus, Entry, Output, StateWrite, Status, Unit, Watermark
+from quantum_common.bus import Bus, Entry, Lease, Output, StateWrite, Status, Unit, Watermark
 
 ATTEMPTS = 20
 
@@ -28,10 +28,14 @@ Step = Callable[[RiskState, RiskConfig], Change]
 
 
 class RiskStore:
-    """Owner of the state in this process. Steps are pure and may run again on a newer state."""
+    """Owner of the state in this process. Steps are pure and may run again on a newer state.
 
-    def __init__(self, bus: Bus, key: str, base: RiskConfig) -> None:
-        self._bus, self._key, self._base = bus, key, base
+    What comes from the line is committed under the lease. An operator's change is not: the emergency stop must work
+    through any replica, and the version alone keeps it exact.
+    """
+
+    def __init__(self, bus: Bus, key: str, base: RiskConfig, lease: Lease) -> None:
+        self._bus, self._key, self._base, self._lease = bus, key, base, lease
         self._lock = asyncio.Lock()
         self._version: int | None = None
         self.state = RiskState()
@@ -52,6 +56,11 @@ class RiskStore:
             await self._load()
         if self._version == 0:
             await self.commit(lambda state, config: Change(state))
+
+    async def reload(self) -> None:
+        """Read the state again: another instance may have changed it."""
+        async with self._lock:
+            await self._load()
 
     async def _load(self) -> None:
         found = await self._bus.state(self._key)
@@ -85,7 +94,7 @@ class RiskStore:
             config = with_overrides(self._base, change.state.overrides)
             write = StateWrite(self._key, version, encode_state(change.state), plain_fields(change.state, config))
             unit = Unit(inputs, [write], change.watermarks, (), change.outputs)
-            status = (await self._bus.commit([unit]))[0]
+            status = (await self._bus.commit([self._lease.fence(unit) if inputs else unit]))[0]
             if status is Status.OK:
                 self._take(change.state, version + 1)
                 return status

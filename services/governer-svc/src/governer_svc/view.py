@@ -17,6 +17,7 @@ from governer_svc.checks import exact
 from governer_svc.config import RiskConfig
 from governer_svc.state import RiskState
 from governer_svc.store import RiskStore
+from quantum_common.bus import Lease
 from quantum_common.service import Stop
 
 log = logging.getLogger(__name__)
@@ -91,17 +92,23 @@ def status_document(state: RiskState, config: RiskConfig) -> dict[str, Any]:
 
 
 class Mirror:
-    """Keeps governer_state.json equal to the state, off the hot path. The file is never read back."""
+    """Keeps governer_state.json equal to the state, off the hot path; only the instance that works writes it."""
 
-    def __init__(self, path: Path, store: RiskStore) -> None:
-        self._path, self._store = path, store
+    def __init__(self, path: Path, store: RiskStore, lease: Lease) -> None:
+        self._path, self._store, self._lease = path, store, lease
         self._written: RiskState | None = None
 
     async def run(self, stop: Stop, beat: Callable[[], None]) -> None:
         while not stop.requested:
             beat()
-            await self.write()
+            if self._lease.held:
+                await self.write()
             await stop.wait(WRITE_EVERY_S)
+
+    async def close(self) -> None:
+        """The last write, if the work was this instance's to the end."""
+        if self._lease.token:
+            await self.write()
 
     async def write(self) -> None:
         """Replace the file when the state has changed. A full disk is logged: trading does not hang on a mirror."""

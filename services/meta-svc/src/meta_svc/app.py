@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from meta_svc import metrics
 from meta_svc.api import router
-from meta_svc.board import Board, counters_key, newest_decisions
+from meta_svc.board import Board, newest_decisions
 from meta_svc.core import Outcome
 from meta_svc.decide import MetaModel, decide
 from meta_svc.events import decision_of, question_of
@@ -22,6 +22,7 @@ from quantum_common.bus import (
     Bus,
     BusUnavailable,
     Consumer,
+    Lease,
     Output,
     Received,
     RedisBus,
@@ -31,8 +32,8 @@ from quantum_common.bus import (
     commit_together,
     run_consumer,
 )
-from quantum_common.contracts import DECISIONS, Keys, Look, encode, envelope
-from quantum_common.service import Control, MarketClock, Service, Stop, require_token
+from quantum_common.contracts import DECISIONS, Look, encode, envelope
+from quantum_common.service import Control, Loop, MarketClock, Service, Stop, require_token
 from quantum_common.service.clock import wall_ms
 
 log = logging.getLogger(__name__)
@@ -52,47 +53,58 @@ class Decided(NamedTuple):
 
 
 class MetaApp:
-    """The handler of the `features` and `predictions` streams, one per instance."""
+    """The handler of one partition's `features` and `predictions` streams, of which one instance at a time works."""
 
-    def __init__(self, settings: Settings, bus: Bus, slot: MetaSlot) -> None:
+    def __init__(
+        self, settings: Settings, bus: Bus, slot: MetaSlot, watch: OverrideWatch | None = None, partition: int = 0
+    ) -> None:
         self._settings, self._bus, self._slot = settings, bus, slot
         self._policy = settings.policy
         self._join = Join(None if settings.clock == "replay" else settings.join_deadline_ms)
-        self._consumer = Consumer(bus, settings.keys.subscribed(settings.service), settings.service, settings.instance)
-        self._watch = OverrideWatch()
-        self._seeded = False
+        self._watch, self.partition = watch or OverrideWatch(), partition
+        self._held_bars = metrics.HELD_BARS.labels(str(partition))
+        keys = settings.keys
+        self.lease = Lease(bus, keys.lease(settings.service, partition), settings.instance)
+        self.consumer = Consumer(
+            bus,
+            keys.subscribed_in(settings.service, partition),
+            settings.service,
+            settings.instance,
+            lease=self.lease,
+        )
 
     async def consume(self, stop: Stop, beat: Callable[[], None]) -> None:
         """The loop of the line."""
-        block_ms = REPLAY_BLOCK_MS if self._settings.clock == "replay" else LIVE_BLOCK_MS
-        await run_consumer(self._consumer, self.handle, stopping=lambda: stop.requested, beat=beat, block_ms=block_ms)
+        await run_consumer(
+            self.consumer,
+            self.handle,
+            stopping=lambda: stop.requested,
+            beat=beat,
+            block_ms=REPLAY_BLOCK_MS if self._settings.clock == "replay" else LIVE_BLOCK_MS,
+            on_start=self.start,
+        )
 
-    async def handle(self, batch: Sequence[Received]) -> None:
-        """Take a batch in, decide every bar that is due. An empty batch means that both streams are drained."""
-        try:
-            if not self._seeded:
-                await self._seed()
-            await self._set_aside(self._offer(batch))
-            await self._decide(self._join.due(wall_ms(), quiet=not batch))
-        except BusUnavailable:
-            # What is held is pending on the bus and is handed out again, together with what has been decided since.
-            self._join.clear()
-            self._seeded = False
-            raise
-        metrics.HELD_BARS.set(len(self._join))
-
-    async def _seed(self) -> None:
-        """Newest decided bar per symbol, and the last decisions for the override watch."""
-        for stream in self._settings.keys.all_streams(DECISIONS):
-            marks = await self._bus.counters(Watermark(stream, self._settings.service, "", 0).key)
-            for name, bar_ts_ms in marks.items():
-                service, _, symbol = name.partition("|")
-                if service == self._settings.service:
-                    self._join.mark_decided(symbol, bar_ts_ms)
+    async def start(self) -> None:
+        """Forget what is held, since the bus hands it out again; learn what has been decided, by whomever."""
+        self._join.clear()
+        marks = await self._bus.counters(Watermark(self._decisions, self._settings.service, "", 0).key)
+        for name, bar_ts_ms in marks.items():
+            service, _, symbol = name.partition("|")
+            if service == self._settings.service:
+                self._join.mark_decided(symbol, bar_ts_ms)
         if not self._watch.recent:
             for event in reversed(await newest_decisions(self._bus, self._settings.keys, OVERRIDE_WINDOW)):
                 self._watch.add(event.payload.use_meta)
-        self._seeded = True
+
+    @property
+    def _decisions(self) -> str:
+        return self._settings.keys.all_streams(DECISIONS)[self.partition]
+
+    async def handle(self, batch: Sequence[Received]) -> None:
+        """Take a batch in, decide every bar that is due. An empty batch means that both streams are drained."""
+        await self._set_aside(self._offer(batch))
+        await self._decide(self._join.due(wall_ms(), quiet=not batch))
+        self._held_bars.set(len(self._join))
 
     def _offer(self, batch: Iterable[Received]) -> list[Received]:
         """Hold what belongs to an undecided bar; returns the rest."""
@@ -106,15 +118,16 @@ class MetaApp:
         return aside
 
     async def _set_aside(self, aside: Sequence[Received]) -> None:
-        await self._bus.commit([Unit(inputs=[received.entry]) for received in aside])
+        await self.consumer.commit([Unit(inputs=[received.entry]) for received in aside])
 
     async def _decide(self, due: Sequence[Due]) -> None:
-        for group in _commit_groups(await self._decided(due), self._settings.keys):
-            await self._commit(group)
+        decided = await self._decided(due)
+        for start in range(0, len(decided), BARS_PER_COMMIT):
+            await self._commit(decided[start : start + BARS_PER_COMMIT])
 
     async def _commit(self, group: Sequence[Decided]) -> None:
         try:
-            statuses = await commit_together(self._bus, [each.unit for each in group])
+            statuses = await commit_together(self.consumer, [each.unit for each in group])
         except BusUnavailable:
             raise
         except Exception as error:
@@ -142,7 +155,7 @@ class MetaApp:
         symbol, bar_ts_ms = due.bar.key
         log.error("%s %d cannot be decided", symbol, bar_ts_ms, exc_info=error)
         for received in due.bar.entries:
-            await self._consumer.dead_letter(received.entry, f"{type(error).__name__}: {error}")
+            await self.consumer.dead_letter(received.entry, f"{type(error).__name__}: {error}")
         self._join.settle(due.bar.key, decided=False)
 
     def _answered(self, due: Sequence[Due]) -> list[Decided]:
@@ -164,12 +177,12 @@ class MetaApp:
             timeframe=bar.timeframe,
             bar_ts_ms=bar_ts_ms,
         )
-        stream = settings.keys.stream(DECISIONS, symbol)
+        counters = settings.keys.counters(settings.service, self.partition)
         return Unit(
             inputs=[received.entry for received in bar.entries],
-            watermarks=[Watermark(stream, settings.service, symbol, bar_ts_ms)],
-            writes=[("HINCRBY", counters_key(settings, symbol), counter_of(outcome.reason), 1)],
-            outputs=[Output(stream, encode(event))],
+            watermarks=[Watermark(self._decisions, settings.service, symbol, bar_ts_ms)],
+            writes=[("HINCRBY", counters, counter_of(outcome.reason), 1)],
+            outputs=[Output(self._decisions, encode(event))],
         )
 
     def _settle(self, each: Decided, status: Status) -> None:
@@ -192,22 +205,13 @@ class MetaApp:
             metrics.JOIN_SECONDS.observe(max(0, wall_ms() - features.event.produced_at_ms) / 1000)
 
 
-def _commit_groups(decided: Sequence[Decided], keys: Keys) -> Iterator[list[Decided]]:
-    """Units that may be committed as one: same partition, and few enough inputs."""
-    by_tag: dict[str, list[Decided]] = {}
-    for each in decided:
-        by_tag.setdefault(keys.tag(each.due.bar.key.symbol), []).append(each)
-    for group in by_tag.values():
-        for start in range(0, len(group), BARS_PER_COMMIT):
-            yield group[start : start + BARS_PER_COMMIT]
-
-
 def build(settings: Settings, bus: Bus | None = None) -> Service:
     """Wire the service; nothing is connected or loaded yet."""
     check_meta_names()
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
     slot = MetaSlot(settings.model_dir, settings.override_threshold, settings.timeframe)
-    app = MetaApp(settings, bus, slot)
+    watch = OverrideWatch()
+    apps = [MetaApp(settings, bus, slot, watch, partition) for partition in range(settings.partitions)]
 
     async def on_look(look: Look) -> None:
         if look.subject == "models":
@@ -219,18 +223,28 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
             await asyncio.to_thread(slot.look)
             await stop.wait(LOOK_FOR_MODELS_S)
 
-    async def consume(stop: Stop, beat: Callable[[], None]) -> None:
-        await asyncio.to_thread(slot.look)  # before the first bar: a replay must not defer it for want of a model
-        await app.consume(stop, beat)
+    def consume(app: MetaApp) -> Loop:
+        async def loop(stop: Stop, beat: Callable[[], None]) -> None:
+            await asyncio.to_thread(slot.look)  # before the first bar: a replay must not defer it for want of a model
+            await app.consume(stop, beat)
+
+        return loop
 
     control = Control(bus, MarketClock(settings.clock), on_look)
     guard = require_token(settings) if settings.reset_stats_needs_token else None
     return Service(
         settings=settings,
-        loops={"consume": consume, "control": control.run, "models": watch_models},
+        loops={
+            **{f"partition {app.partition}": consume(app) for app in apps},
+            "control": control.run,
+            "models": watch_models,
+        },
         routers=[router(Board(settings, bus, slot), guard)],
         not_ready=lambda: not_ready(settings, slot),
-        info=lambda: {"models": {"meta": slot.model.version if slot.model else None}},
+        info=lambda: {
+            "models": {"meta": slot.model.version if slot.model else None},
+            "works_on": [app.partition for app in apps if app.lease.held],
+        },
         closing=[bus.close],
     )
 

@@ -14,7 +14,6 @@ from meta_svc.settings import Settings
 from meta_svc.statistics import statistics
 from quantum_common.bus import Bus, Entry, Unit
 from quantum_common.contracts import DECISIONS, BadEvent, DecisionMade, Envelope, Keys, decode
-from quantum_common.contracts.streams import partition_of
 
 SCANNED_DECISIONS = 2000
 """How far back, per partition, the decisions of one symbol are looked for."""
@@ -67,11 +66,6 @@ class Board:
     def _counter_keys(self) -> list[str]:
         settings = self._settings
         return [settings.keys.counters(settings.service, number) for number in range(settings.partitions)]
-
-
-def counters_key(settings: Settings, symbol: str) -> str:
-    """The counters in the slot of the symbol, where its decisions are committed."""
-    return settings.keys.counters(settings.service, partition_of(symbol, settings.partitions))
 
 
 async def newest_decisions(bus: Bus, keys: Keys, count: int) -> list[Envelope[DecisionMade]]:

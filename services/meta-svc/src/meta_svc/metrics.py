@@ -11,7 +11,7 @@ JOIN_SECONDS = Histogram(
     "From the production of the features event to the committed decision",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0),
 )
-HELD_BARS = Gauge("quantum_meta_held_bars", "Bars that wait for votes or for their features event")
+HELD_BARS = Gauge("quantum_meta_held_bars", "Bars that wait for votes or for their features event", ["partition"])
 MODEL_READY = Gauge("quantum_meta_model_ready", "1 when a valid model serves")
 MODEL_INFO = Gauge("quantum_meta_model_info", "1 for the model that serves", ["version", "quality"])
 MODELS_REFUSED = Counter("quantum_meta_models_refused_total", "Models that failed validation", ["reason"])

@@ -1,11 +1,13 @@
 """The bus kit: consume, decide and emit exactly once on Redis Streams."""
 
 from quantum_common.bus.consumer import Consumer, DeadLetter, Received, commit_together, run_consumer
+from quantum_common.bus.lease import Lease
 from quantum_common.bus.memory import MemoryBus
 from quantum_common.bus.port import (
     Bus,
     BusUnavailable,
     Entry,
+    Fence,
     GroupInfo,
     Output,
     State,
@@ -23,7 +25,9 @@ __all__ = [
     "Consumer",
     "DeadLetter",
     "Entry",
+    "Fence",
     "GroupInfo",
+    "Lease",
     "MemoryBus",
     "Output",
     "Received",

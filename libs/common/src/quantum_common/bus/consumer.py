@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from quantum_common.bus.metrics import BATCH_FAILURES, DEAD_LETTERS, ENTRIES_READ
-from quantum_common.bus.port import Bus, BusUnavailable, Entry, Output, Status, Unit
+from quantum_common.bus.lease import RENEW_EVERY_S, Lease
+from quantum_common.bus.metrics import BATCH_FAILURES, COMMITS_REFUSED, DEAD_LETTERS, ENTRIES_READ
+from quantum_common.bus.port import Bus, BusUnavailable, Entry, Output, Status, Unit, tag_of
 from quantum_common.contracts.envelope import BadEvent, Envelope, decode
 from quantum_common.contracts.streams import dead, kinds_of
 
@@ -22,6 +24,9 @@ MAX_FAILURES_ALONE = 3
 CLAIM_EVERY_S = 5.0
 WORST_HANDLER_MS = 10_000
 """Entries idle for longer are claimed: no handler takes so long, their consumer is gone."""
+RETIRE_EVERY_S = 60.0
+RETIRED_AFTER_MS = 600_000
+"""A consumer that holds nothing and has not asked for so long is a replica that is gone."""
 
 
 class Received(NamedTuple):
@@ -47,32 +52,62 @@ Handle = Callable[[Sequence[Received]], Awaitable[None]]
 
 
 class Consumer:
-    """One service instance's place in its groups.
+    """One service instance's place in its groups; what it commits goes through it.
 
     The handler gets a batch, commits what is ready and may hold the rest: held entries stay pending, and are handed
     out again after a restart, so a handler must take the same entry twice without harm.
+
+    With a lease there is one worker at a time: it reads only while it holds the lease, takes over all that is pending
+    before it reads new entries, and what it commits is fenced.
     """
 
-    def __init__(self, bus: Bus, streams: Sequence[str], group: str, instance: str, *, batch: int = 256) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        streams: Sequence[str],
+        group: str,
+        instance: str,
+        *,
+        batch: int = 256,
+        lease: Lease | None = None,
+    ) -> None:
         self._bus, self._streams, self._group, self._instance = bus, list(streams), group, instance
-        self._batch = batch
-        self._next_claim = 0.0
+        self._batch, self.lease = batch, lease
+        self._next_claim = self._next_retirement = 0.0
         self._leftovers: dict[str, str] = {}
         """Streams whose own pending entries are still to be handed out, and after which id."""
+        self._by_slot: dict[str, list[str]] = {}
+        for stream in streams:
+            self._by_slot.setdefault(tag_of(stream), []).append(stream)
+        self._reading: dict[str, asyncio.Task[list[Entry]]] = {}
+        """Reads under way, by slot: one call cannot read from two slots, and one that waits is never given up, since
+        what it was just handed would lie there until it is claimed."""
 
     async def start(self) -> None:
-        """Create the groups; the next reads hand out what this instance had read before it stopped, oldest first."""
+        """Create the groups; the next reads hand out what is pending here, oldest first.
+
+        Without a lease that is what this instance had read before it stopped; with one, all that is pending.
+        """
+        await self._end_reads()
         for stream in self._streams:
             await self._bus.ensure_group(stream, self._group)
+            if self.lease is not None:
+                await self._bus.take_over(stream, self._group, self._instance)
         self._leftovers = dict.fromkeys(self._streams, "0")
 
+    async def stop(self) -> None:
+        """Let the reads under way end; what they hand over stays pending."""
+        await self._end_reads()
+
+    async def _end_reads(self) -> None:
+        reading, self._reading = self._reading, {}
+        for task in reading.values():
+            with contextlib.suppress(BusUnavailable):
+                await task
+
     async def read(self, block_ms: int) -> list[Received]:
-        """Leftovers of this instance page by page, then new entries and those another consumer left behind."""
-        entries = (
-            await self._left()
-            or await self._claimed()
-            or await self._bus.read(self._streams, self._group, self._instance, count=self._batch, block_ms=block_ms)
-        )
+        """Leftovers page by page, then new entries and those another consumer left behind."""
+        entries = await self._left() or await self._claimed() or await self._new(block_ms)
         ENTRIES_READ.labels(self._group).inc(len(entries))
         return await self._decoded(entries)
 
@@ -98,7 +133,36 @@ class Consumer:
             found += await self._bus.claim(
                 stream, self._group, self._instance, min_idle_ms=WORST_HANDLER_MS, count=self._batch
             )
+        if now >= self._next_retirement:
+            self._next_retirement = now + RETIRE_EVERY_S
+            for stream in self._streams:
+                await self._bus.retire(stream, self._group, idle_ms=RETIRED_AFTER_MS)
         return found
+
+    async def _new(self, block_ms: int) -> list[Entry]:
+        deadline = time.monotonic() + block_ms / 1000
+        entries: list[Entry] = []
+        while not entries:
+            for slot in self._by_slot.keys() - self._reading.keys():
+                streams = self._by_slot[slot]
+                self._reading[slot] = asyncio.create_task(
+                    self._bus.read(streams, self._group, self._instance, count=self._batch, block_ms=block_ms)
+                )
+            await asyncio.wait(self._reading.values(), return_when=asyncio.FIRST_COMPLETED)
+            for slot in [slot for slot, task in self._reading.items() if task.done()]:
+                entries += self._reading.pop(slot).result()
+            if time.monotonic() >= deadline:
+                break
+        return entries
+
+    async def commit(self, units: Sequence[Unit]) -> list[Status]:
+        """`Bus.commit`, under the lease where there is one."""
+        fenced = units if self.lease is None else [self.lease.fence(unit) for unit in units]
+        statuses = await self._bus.commit(fenced)
+        for status in statuses:
+            if status is not Status.OK:
+                COMMITS_REFUSED.labels(self._group, status).inc()
+        return statuses
 
     async def _decoded(self, entries: Sequence[Entry]) -> list[Received]:
         received = []
@@ -114,9 +178,7 @@ class Consumer:
         letter = DeadLetter(entry.stream, entry.entry_id, entry.group, attempts, reason, entry.data)
         log.error("dead letter from %s %s: %s", entry.stream, entry.entry_id, reason)
         DEAD_LETTERS.labels(entry.stream, self._group).inc()
-        await self._bus.commit(
-            [Unit(inputs=[entry], outputs=[Output(dead(entry.stream), msgspec.json.encode(letter))])]
-        )
+        await self.commit([Unit(inputs=[entry], outputs=[Output(dead(entry.stream), msgspec.json.encode(letter))])])
 
     async def handle(self, batch: Sequence[Received], handler: Handle) -> None:
         """Run the handler; after a failure each entry is retried alone, and only failures alone count (F03)."""
@@ -152,6 +214,10 @@ def _decoded(entry: Entry) -> Envelope[Any]:
     return event
 
 
+async def _nothing() -> None:
+    return None
+
+
 async def run_consumer(
     consumer: Consumer,
     handler: Handle,
@@ -159,29 +225,58 @@ async def run_consumer(
     stopping: Callable[[], bool],
     beat: Callable[[], None],
     block_ms: int = 1000,
+    on_start: Callable[[], Awaitable[None]] = _nothing,
 ) -> None:
     """The loop of a service: leftovers first, then new batches, until asked to stop. Survives a lost server.
 
-    The handler is also called with an empty batch after `block_ms` of silence, for its deadlines.
+    `on_start` is called before the first batch, again after every outage and after every gain of the lease: what the
+    handler holds in memory may be out of date then, and everything pending is handed out again. The handler is also
+    called with an empty batch after `block_ms` of silence, for its deadlines.
     """
-    started = False
-    delay_s = 0.05
+    async with contextlib.AsyncExitStack() as stack:
+        if consumer.lease is not None:
+            await stack.enter_async_context(consumer.lease.keep(stopping))
+        stack.push_async_callback(consumer.stop)
+        await _turns(consumer, handler, stopping, beat, block_ms, on_start)
+
+
+async def _turns(
+    consumer: Consumer,
+    handler: Handle,
+    stopping: Callable[[], bool],
+    beat: Callable[[], None],
+    block_ms: int,
+    on_start: Callable[[], Awaitable[None]],
+) -> None:
+    lease, started_under, delay_s = consumer.lease, -1, 0.05
     while not stopping():
         beat()
+        if lease is not None and not lease.held:
+            started_under = -1
+            await asyncio.sleep(RENEW_EVERY_S / 5)
+            continue
+        token = lease.token if lease is not None else 0
         try:
-            if not started:
+            if token != started_under:
                 await consumer.start()
-                started = True
+                await on_start()
+                started_under = token
             await consumer.handle(await consumer.read(block_ms), handler)
             delay_s = 0.05
         except BusUnavailable as error:
             log.warning("bus unavailable, retrying: %s", error)
-            started = False  # what was in flight is pending under this consumer: take it again
+            started_under = -1  # what was in flight is pending under this consumer: take it again
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, 2.0)
 
 
-async def commit_together(bus: Bus, units: Sequence[Unit]) -> list[Status]:
+class Committer(Protocol):
+    """A bus, or a consumer whose commits carry its lease."""
+
+    async def commit(self, units: Sequence[Unit]) -> list[Status]: ...
+
+
+async def commit_together(bus: Committer, units: Sequence[Unit]) -> list[Status]:
     """Commit independent units as one (fast); when anything but OK comes back, each on its own.
 
     All units must write to the same slot, and none may touch a state that another one touches.

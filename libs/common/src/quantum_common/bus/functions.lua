@@ -1,11 +1,12 @@
 -- commit: a list of units, each all-or-nothing. Scripts do not roll back, so every check precedes every write.
--- ARGV[1] is msgpack: units of {inputs, states, watermarks, writes, outputs, alone}
+-- ARGV[1] is msgpack: units of {inputs, states, watermarks, writes, outputs, alone, fence}
 --   inputs     {stream, group, consumer, ids}        still pending, and mine
 --   states     {key, version read, fields}           version unchanged; written with version + 1
 --   watermarks {key, field, position}                strictly newer than the last one written
 --   writes     {command, key, arguments...}
 --   outputs    {stream, data}
--- Reply per unit: OK, LOST, STALE, DUP, NOGROUP. DUP of a unit that stands alone acknowledges its inputs: their
+--   fence      {key, token}, or empty                the lease has not been taken over
+-- Reply per unit: OK, FENCED, LOST, STALE, DUP, NOGROUP. DUP of a unit that stands alone acknowledges its inputs: their
 -- effect is there already. Of several merged into one it says only that one of them repeats.
 
 local function pending_and_mine(input)
@@ -21,6 +22,8 @@ local function pending_and_mine(input)
 end
 
 local function check(unit)
+  local fence = unit[7]
+  if fence[1] and tonumber(redis.call('HGET', fence[1], 'token') or 0) ~= fence[2] then return 'FENCED' end
   for _, input in ipairs(unit[1]) do
     local status = pending_and_mine(input)
     if status ~= 'OK' then return status end
@@ -71,4 +74,55 @@ local function commit(keys, args)
   return statuses
 end
 
+-- lease: KEYS[1] {owner, token, until_ms}; ARGV owner, ms to hold it from now on, 0 to give it back.
+-- Reply: the token, 0 when another owner holds it. Tokens start from the clock, so that a server which lost its data
+-- gives out none a second time.
+local function lease(keys, args)
+  local key, owner, ttl_ms = keys[1], args[1], tonumber(args[2])
+  local time = redis.call('TIME')
+  local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  local found = redis.call('HMGET', key, 'owner', 'token', 'until_ms')
+  local mine = found[1] == owner
+  if ttl_ms == 0 then
+    if mine then redis.call('HSET', key, 'owner', '', 'until_ms', 0) end
+    return 0
+  end
+  if not mine and tonumber(found[3] or 0) > now_ms then return 0 end
+  local token = tonumber(found[2] or 0)
+  if not mine then token = math.max(token + 1, now_ms) end
+  redis.call('HSET', key, 'owner', owner, 'token', string.format('%.0f', token),
+    'until_ms', string.format('%.0f', now_ms + ttl_ms))
+  return token
+end
+
+-- take_over: KEYS[1] a stream; ARGV group, consumer. All that is pending becomes this consumer's, whoever read it.
+local function take_over(keys, args)
+  local cursor = '0-0'
+  repeat
+    cursor = redis.call('XAUTOCLAIM', keys[1], args[1], args[2], 0, cursor, 'COUNT', 1000, 'JUSTID')[1]
+  until cursor == '0-0'
+  return 0
+end
+
+-- retire: KEYS[1] a stream; ARGV group, ms. In one step with the look, since forgetting a consumer forgets its entries.
+local function retire(keys, args)
+  local reply = redis.pcall('XINFO', 'CONSUMERS', keys[1], args[1])
+  if reply.err then return 0 end
+  local retired = 0
+  for _, row in ipairs(reply) do
+    local consumer = {}
+    for i = 1, #row, 2 do consumer[row[i]] = row[i + 1] end
+    if consumer.pending == 0 and consumer.idle >= tonumber(args[2]) then
+      redis.call('XGROUP', 'DELCONSUMER', keys[1], args[1], consumer.name)
+      retired = retired + 1
+    end
+  end
+  return retired
+end
+
 redis.register_function('@NAME@', commit)
+-- Acknowledging is what lets a full server be trimmed, and a lease must not expire because the server is full.
+redis.register_function{function_name = '@NAME@_acknowledge', callback = commit, flags = {'allow-oom'}}
+redis.register_function{function_name = '@NAME@_lease', callback = lease, flags = {'allow-oom'}}
+redis.register_function{function_name = '@NAME@_take_over', callback = take_over, flags = {'allow-oom'}}
+redis.register_function{function_name = '@NAME@_retire', callback = retire, flags = {'allow-oom'}}

@@ -14,6 +14,7 @@ from quantum_common.bus.port import (
     Status,
     StreamInfo,
     Unit,
+    tag_of,
 )
 
 
@@ -87,6 +88,31 @@ class MemoryBus:
             pending[number] = _Pending(consumer, now)
         return [self._entry(stream, number, group, consumer) for number in idle]
 
+    async def take_over(self, stream: str, group: str, consumer: str) -> None:
+        for row in self._stream(stream).groups[group].pending.values():
+            row.consumer = consumer
+
+    async def retire(self, stream: str, group: str, *, idle_ms: int) -> int:
+        return 0  # consumers exist only as names of pending entries
+
+    async def lease(self, key: str, owner: str, ttl_ms: int) -> int:
+        found = self._hashes.setdefault(key, {})
+        now_ms = time.time_ns() // 1_000_000
+        mine = found.get("owner") == owner.encode()
+        if ttl_ms == 0:
+            if mine:
+                found |= {"owner": b"", "until_ms": b"0"}
+            return 0
+        if not mine and int(found.get("until_ms", b"0")) > now_ms:
+            return 0
+        token = int(found.get("token", b"0"))
+        token = token if mine else max(token + 1, now_ms)
+        found |= {"owner": owner.encode(), "token": b"%d" % token, "until_ms": b"%d" % (now_ms + ttl_ms)}
+        return token
+
+    async def lease_token(self, key: str) -> int:
+        return int(self._hashes.get(key, {}).get("token", b"0"))
+
     def _entry(self, stream: str, number: int, group: str, consumer: str) -> Entry:
         return Entry(stream, f"{number}-0", self._stream(stream).entries[number], group, consumer)
 
@@ -105,11 +131,11 @@ class MemoryBus:
         return statuses
 
     def _check(self, unit: Unit) -> Status:
-        targets = {_tag(key) for key in unit.touched()}
-        if len(targets) > 1:
-            raise ValueError(f"a unit writes to one slot, not to {sorted(targets)}")
+        slot, fence = unit.slot, unit.fence
+        if fence and int(self._hashes.get(fence.key, {}).get("token", b"0")) != fence.token:
+            return Status.FENCED
         for entry in unit.inputs:
-            if targets and _tag(entry.stream) not in targets:
+            if tag_of(entry.stream) != slot:
                 continue
             group = self._stream(entry.stream).groups.get(entry.group, _Group())
             row = group.pending.get(_number(entry.entry_id))
@@ -251,7 +277,3 @@ def _number(entry_id: str) -> int:
 
 def _bytes(value: str | bytes | int | float) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
-
-
-def _tag(key: str) -> str:
-    return key.partition("}")[0]

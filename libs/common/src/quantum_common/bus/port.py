@@ -17,6 +17,12 @@ class BusUnavailable(QuantumError):
     """The server cannot be reached, or refused for want of memory; the same call may be tried again."""
 
 
+def tag_of(key: str) -> str:
+    """Hash tag of a key, which decides its slot; a key without one is its own."""
+    head, brace, _ = key.partition("}")
+    return head + brace if brace and head.startswith("{") else key
+
+
 class Entry(NamedTuple):
     """One stream entry, as delivered to a consumer of a group or read without one."""
 
@@ -60,6 +66,13 @@ class Watermark(NamedTuple):
         return f"{tag}:watermark:{name}"
 
 
+class Fence(NamedTuple):
+    """Proof of a lease: refused (FENCED) once someone else has taken it over, which makes the token grow."""
+
+    key: str
+    token: int
+
+
 class Output(NamedTuple):
     stream: str
     data: bytes
@@ -84,6 +97,15 @@ class Unit:
     outputs: Sequence[Output] = ()
     alone: bool = True
     """False: several units merged into one, whose inputs a DUP does not acknowledge (one of them repeats)."""
+    fence: Fence | None = None
+
+    @property
+    def slot(self) -> str:
+        """Tag of what the unit writes; of its inputs when it only acknowledges. ValueError for more than one."""
+        tags = {tag_of(key) for key in self.touched() or [entry.stream for entry in self.inputs]}
+        if len(tags) != 1:
+            raise ValueError(f"a unit writes to one slot, not to {sorted(tags)}")
+        return tags.pop()
 
     def touched(self) -> list[str]:
         """Keys that are written, the target slot first."""
@@ -101,6 +123,8 @@ class Status(StrEnum):
     """An input is no longer pending under this consumer: someone else did it. Drop the result."""
     STALE = "STALE"
     """The state moved on since it was read. Reload and redo."""
+    FENCED = "FENCED"
+    """The lease is someone else's now. Drop the result, and what led to it."""
     DUP = "DUP"
     """The outputs are there already; the inputs have been acknowledged."""
 
@@ -143,6 +167,21 @@ class Bus(Protocol):
 
     async def claim(self, stream: str, group: str, consumer: str, *, min_idle_ms: int, count: int) -> list[Entry]:
         """Take over entries that nobody acknowledged for `min_idle_ms`."""
+
+    async def take_over(self, stream: str, group: str, consumer: str) -> None:
+        """Make everything that is pending in the group this consumer's, whoever read it; `read_own_pending` has it."""
+
+    async def retire(self, stream: str, group: str, *, idle_ms: int) -> int:
+        """Forget consumers that have nothing pending and did nothing for `idle_ms`; returns how many (F03)."""
+
+    async def lease(self, key: str, owner: str, ttl_ms: int) -> int:
+        """Take or renew a lease for `ttl_ms` of the server's clock, or give it back (0).
+
+        Returns the fencing token, which grows with every new owner; 0 when it is another owner's or given back.
+        """
+
+    async def lease_token(self, key: str) -> int:
+        """The token of whoever had the lease last; 0 when nobody had."""
 
     async def commit(self, units: Sequence[Unit]) -> list[Status]:
         """Each unit on its own, in order, in one round trip per slot."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Awaitable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -24,6 +23,7 @@ from quantum_common.bus.port import (
     Status,
     StreamInfo,
     Unit,
+    tag_of,
 )
 
 _SOURCE = (files("quantum_common.bus") / "functions.lua").read_text()
@@ -96,29 +96,51 @@ class RedisBus:
             return []
         return _entries([(stream.encode(), reply[1])], group, consumer)
 
+    async def take_over(self, stream: str, group: str, consumer: str) -> None:
+        await self._function("_take_over", [stream], group, consumer)
+
+    async def retire(self, stream: str, group: str, *, idle_ms: int) -> int:
+        return int(await self._function("_retire", [stream], group, idle_ms))
+
+    async def lease(self, key: str, owner: str, ttl_ms: int) -> int:
+        return int(await self._function("_lease", [key], owner, ttl_ms))
+
+    async def lease_token(self, key: str) -> int:
+        return int(await _reach(self._redis.hget(key, "token")) or 0)
+
     async def commit(self, units: Sequence[Unit]) -> list[Status]:
         statuses: dict[int, Status] = {}
         by_slot: dict[str, list[int]] = {}
         for number, unit in enumerate(units):
-            by_slot.setdefault(_slot(unit), []).append(number)
+            by_slot.setdefault(unit.slot, []).append(number)
         for slot, numbers in by_slot.items():
-            replies = await self._call([_wire(units[number], slot) for number in numbers])
+            here = [units[number] for number in numbers]
+            replies = await self._commit(here, slot)
             statuses.update(zip(numbers, replies, strict=True))
-            await self._ack_elsewhere([units[number] for number in numbers], replies, slot)
+            await self._ack_elsewhere(here, replies, slot)
         return [statuses[number] for number in range(len(units))]
 
-    async def _call(self, units: list[Any]) -> list[Status]:
-        keys = sorted({key for unit in units for key in _keys(unit)})
-        payload = msgpack.packb(units, use_bin_type=False)  # the server's Lua knows no bin type
+    async def _commit(self, units: Sequence[Unit], slot: str) -> list[Status]:
+        wired = [_wire(unit, slot) for unit in units]
+        keys = sorted({key for unit in wired for key in _keys(unit)})
+        payload = msgpack.packb(wired, use_bin_type=False)  # the server's Lua knows no bin type
+        function = "" if any(unit.touched() for unit in units) else "_acknowledge"
+        # A missing group means the server lost its data: the entries are gone with it.
+        return [
+            Status.LOST if status == b"NOGROUP" else Status(status.decode())
+            for status in await self._function(function, keys, payload)
+        ]
+
+    async def _function(self, suffix: str, keys: Sequence[str], *arguments: bytes | str | int) -> Any:
+        """Call a function of the library, which is loaded where it is missing."""
+        call = ("FCALL", _NAME + suffix, len(keys), *keys, *arguments)
         try:
-            reply = await _reach(self._redis.fcall(_NAME, len(keys), *keys, payload))
+            return await _reach(self._redis.execute_command(*call))
         except ResponseError as error:
             if "Function not found" not in str(error):
                 raise
             await self._load()
-            reply = await _reach(self._redis.fcall(_NAME, len(keys), *keys, payload))
-        # A missing group means the server lost its data: the entries are gone with it.
-        return [Status.LOST if status == b"NOGROUP" else Status(status.decode()) for status in reply]
+            return await _reach(self._redis.execute_command(*call))
 
     async def _load(self) -> None:
         try:
@@ -132,7 +154,7 @@ class RedisBus:
         for unit, status in zip(units, statuses, strict=True):
             if status is Status.OK or (status is Status.DUP and unit.alone):
                 for entry in unit.inputs:
-                    if _tag(entry.stream) != slot:
+                    if tag_of(entry.stream) != slot:
                         acks.setdefault((entry.stream, entry.group), []).append(entry.entry_id)
         for (stream, group), ids in acks.items():
             await _reach(self._redis.xack(stream, group, *ids))
@@ -226,25 +248,11 @@ def _id_order(entry_id: str) -> tuple[int, int]:
     return int(high), int(low)
 
 
-def _tag(key: str) -> str:
-    match = re.match(r"\{[^}]*\}", key)
-    return match.group() if match else key
-
-
-def _slot(unit: Unit) -> str:
-    """Tag of what the unit writes; of its inputs when it only acknowledges."""
-    touched = unit.touched() or [entry.stream for entry in unit.inputs]
-    tags = {_tag(key) for key in touched}
-    if len(tags) != 1:
-        raise ValueError(f"a unit writes to one slot, not to {sorted(tags)}")
-    return tags.pop()
-
-
 def _wire(unit: Unit, slot: str) -> list[Any]:
     """The unit as functions.lua reads it; inputs of other slots are acknowledged afterwards."""
     inputs: dict[tuple[str, str, str], list[str]] = {}
     for entry in unit.inputs:
-        if _tag(entry.stream) == slot:
+        if tag_of(entry.stream) == slot:
             inputs.setdefault((entry.stream, entry.group, entry.consumer), []).append(entry.entry_id)
     if sum(map(len, inputs.values())) > _MAX_INPUTS:
         raise ValueError(f"a unit takes at most {_MAX_INPUTS} inputs")
@@ -255,6 +263,7 @@ def _wire(unit: Unit, slot: str) -> list[Any]:
         [list(write) for write in unit.writes],
         [list(output) for output in unit.outputs],
         unit.alone,
+        list(unit.fence or ()),
     ]
 
 
@@ -266,8 +275,8 @@ def _fields(data: bytes, extra: Mapping[str, str | int]) -> list[str | bytes]:
 
 
 def _keys(unit: list[Any]) -> list[str]:
-    inputs, states, marks, writes, outputs, _ = unit
-    return [row[0] for row in (*inputs, *states, *marks, *outputs)] + [row[1] for row in writes]
+    inputs, states, marks, writes, outputs, _, fence = unit
+    return [*(row[0] for row in (*inputs, *states, *marks, *outputs)), *(row[1] for row in writes), *fence[:1]]
 
 
 def _entries(reply: Any, group: str, consumer: str) -> list[Entry]:

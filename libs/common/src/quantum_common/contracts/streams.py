@@ -71,6 +71,10 @@ def partition_of(symbol: str, partitions: int) -> int:
     return zlib.crc32(symbol.encode()) % partitions
 
 
+def partition_tag(partition: int) -> str:
+    return f"{{p{partition:02d}}}"
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Names of streams and keys for one cluster layout (`partitions`, fixed when it is created) and account."""
@@ -79,7 +83,7 @@ class Keys:
     account: str = "paper"
 
     def tag(self, symbol: str) -> str:
-        return f"{{p{partition_of(symbol, self.partitions):02d}}}"
+        return partition_tag(partition_of(symbol, self.partitions))
 
     @property
     def account_tag(self) -> str:
@@ -96,11 +100,20 @@ class Keys:
         """Every partition's stream of this kind."""
         if spec not in PARTITIONED:
             return [self.stream(spec)]
-        return [f"{{p{number:02d}}}:{spec.name}" for number in range(self.partitions)]
+        return [f"{partition_tag(number)}:{spec.name}" for number in range(self.partitions)]
 
     def subscribed(self, service: str) -> list[str]:
         """Streams on which this service has a consumer group."""
         return [name for spec in REGISTRY if service in spec.consumers for name in self.all_streams(spec)]
+
+    def subscribed_in(self, service: str, partition: int) -> list[str]:
+        """Those of one partition."""
+        return [name for name in self.subscribed(service) if name.startswith(f"{partition_tag(partition)}:")]
+
+    def lease(self, service: str, partition: int | None = None) -> str:
+        """Hash of who does the work of a service for a partition, or (None) for the account."""
+        tag = self.account_tag if partition is None else partition_tag(partition)
+        return f"{tag}:lease:{service}"
 
     def window(self, symbol: str, timeframe: str) -> str:
         """Sorted set by bar time of the last 512 packed vectors."""
@@ -116,11 +129,11 @@ class Keys:
 
     def features_progress(self) -> str:
         """Hash of feature-svc: `looked_ms`, up to which every symbol is done; `published`, how many had that bar."""
-        return "{p00}:progress:feature-svc"
+        return f"{partition_tag(0)}:progress:feature-svc"
 
     def counters(self, service: str, partition: int = 0) -> str:
         """Hash of integer counters that commits increment."""
-        return f"{{p{partition:02d}}}:counters:{service}"
+        return f"{partition_tag(partition)}:counters:{service}"
 
 
 def kinds_of(stream: str) -> tuple[str, ...]:

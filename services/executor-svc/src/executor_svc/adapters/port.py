@@ -28,8 +28,8 @@ class VenuePort(Protocol):
         """The request is stamped with the time at which the intent was written: the venue refuses it after the
         receive window, however long the sender was paused."""
 
-    async def cancel(self, order: Order) -> OrderReport | None:
-        """None: the venue does not know the order as a live one; ask."""
+    async def cancel(self, order: Order, asked_wall_ms: int) -> OrderReport | None:
+        """None: the venue does not know the order as a live one; ask. Stamped like `submit`, with the given time."""
 
     async def look_up(self, order: Order) -> OrderReport | None:
         """By client order id; None = not found."""
@@ -37,8 +37,8 @@ class VenuePort(Protocol):
     async def open_orders(self, symbol: str) -> list[OpenOrder]:
         """All that rest at the venue, ordinary and conditional, whoever made them."""
 
-    async def cancel_open(self, order: OpenOrder) -> None:
-        """Cancel an order the book does not have; one that is gone already is no error."""
+    async def cancel_open(self, order: OpenOrder, asked_wall_ms: int) -> None:
+        """Cancel an order the book does not have; one that is gone already is no error. Stamped like `cancel`."""
 
     async def quote(self, symbol: str) -> Quote: ...
 

@@ -149,10 +149,9 @@ class CcxtVenue:
         answer = await self._ask(self._exchange.create_order(name, "market", order.side.value, quantity, None, params))
         return await self._report(order, answer)
 
-    async def cancel(self, order: Order) -> OrderReport | None:
-        params = {"clientOrderId": order.client_order_id, "trigger": order.conditional}
+    async def cancel(self, order: Order, asked_wall_ms: int) -> OrderReport | None:
         try:
-            await self._ask(self._exchange.cancel_order("", self._names[order.symbol], params))
+            await self._ask(self._cancellation(order, asked_wall_ms))
         except VenueRefused:
             return None
         return OrderReport(order.client_order_id, ReportStatus.CANCELED, order.venue_order_id)
@@ -192,10 +191,18 @@ class CcxtVenue:
             found += [OpenOrder(symbol, str(r["clientOrderId"] or ""), conditional, str(r["id"])) for r in rows]
         return found
 
-    async def cancel_open(self, order: OpenOrder) -> None:
-        params = {"clientOrderId": order.client_order_id, "trigger": order.conditional}
+    async def cancel_open(self, order: OpenOrder, asked_wall_ms: int) -> None:
         with contextlib.suppress(VenueRefused):
-            await self._ask(self._exchange.cancel_order("", self._names[order.symbol], params))
+            await self._ask(self._cancellation(order, asked_wall_ms))
+
+    def _cancellation(self, order: Order | OpenOrder, asked_wall_ms: int) -> Awaitable[Any]:
+        params = {
+            "clientOrderId": order.client_order_id,
+            "trigger": order.conditional,
+            "timestamp": asked_wall_ms - self.skew_ms,
+        }
+        call: Awaitable[Any] = self._exchange.cancel_order("", self._names[order.symbol], params)
+        return call
 
     async def quote(self, symbol: str) -> Quote:
         book = await self._ask(self._exchange.fetch_order_book(self._names[symbol], DEPTH_LEVELS))

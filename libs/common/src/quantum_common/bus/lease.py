@@ -1,0 +1,91 @@
+"""A lease: of several instances of a service one does the work, and another goes on when it stops or hangs.
+
+What an owner commits carries its fencing token, so one that was paused beyond its lease writes nothing any more.
+States, pending checks and watermarks would refuse it too: the lease saves doing work twice, and guards what leaves the
+bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+from quantum_common.bus.metrics import LEASE_HELD, LEASES_TAKEN
+from quantum_common.bus.port import Bus, BusUnavailable, Fence, Unit, tag_of
+
+log = logging.getLogger(__name__)
+
+TTL_MS = 2_000
+RENEW_EVERY_S = 0.25
+"""Renewing, and looking whether it is free: a takeover comes at most TTL_MS and this after the owner's last renewal."""
+
+
+class Lease:
+    """One process's claim to a lease. `keep` holds it while the work goes on; `fence` puts it on what is committed."""
+
+    def __init__(self, bus: Bus, key: str, instance: str, *, ttl_ms: int = TTL_MS) -> None:
+        self._bus, self.key, self._ttl_ms = bus, key, ttl_ms
+        self._owner = f"{instance}:{uuid.uuid4().hex}"
+        """Of this process: a restarted instance is another owner than the one that was killed, or hangs."""
+        self._until = 0.0
+        self._asked = False
+        self.token = 0
+
+    @property
+    def elsewhere(self) -> bool:
+        """Another instance does the work; this one stands by."""
+        return self._asked and not self.token
+
+    @property
+    def held(self) -> bool:
+        """As far as this process can know: only the server's word at the commit counts."""
+        return self.token > 0 and time.monotonic() < self._until
+
+    def fence(self, unit: Unit) -> Unit:
+        """The unit under this lease. One that writes elsewhere than in the lease's slot is guarded by its inputs."""
+        return replace(unit, fence=Fence(self.key, self.token)) if unit.slot == tag_of(self.key) else unit
+
+    async def renew(self) -> bool:
+        """Ask the server now: take it, prolong it, or learn that it is another's. BusUnavailable passes through."""
+        asked = time.monotonic()
+        token = await self._bus.lease(self.key, self._owner, self._ttl_ms)
+        if token and token != self.token:
+            log.info("lease %s taken, token %d", self.key, token)
+            LEASES_TAKEN.labels(self.key).inc()
+        elif self.token and not token:
+            log.warning("lease %s lost to another instance", self.key)
+        self.token, self._until, self._asked = token, asked + self._ttl_ms / 1000, True
+        LEASE_HELD.labels(self.key).set(self.held)
+        return self.held
+
+    async def still_mine(self) -> bool:
+        """The server's word, for what leaves the bus: whoever takes it over later knows that this was asked before."""
+        return await self._bus.lease_token(self.key) == self.token
+
+    @contextlib.asynccontextmanager
+    async def keep(self, stopping: Callable[[], bool]) -> AsyncIterator[None]:
+        """Renew in the background, also while the work awaits something long; give it back at the end."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                keeping = tasks.create_task(self._keep(stopping), name=f"lease {self.key}")
+                yield
+                keeping.cancel()
+        finally:
+            await self._give_back()
+
+    async def _keep(self, stopping: Callable[[], bool]) -> None:
+        while self.held or not stopping():  # a stopping instance takes nothing new
+            with contextlib.suppress(BusUnavailable):
+                await self.renew()
+            await asyncio.sleep(RENEW_EVERY_S)
+
+    async def _give_back(self) -> None:
+        self._until = 0.0
+        LEASE_HELD.labels(self.key).set(0)
+        with contextlib.suppress(BusUnavailable):
+            await self._bus.lease(self.key, self._owner, 0)
