@@ -85,10 +85,10 @@ async def test_a_child_that_never_gets_ready_is_named_with_its_last_lines(tmp_pa
         return False
 
     async with Supervisor(lambda child, code: None) as supervisor:
-        child = Child("worker", [sys.executable, "-c", "print('no such venue')"], {}, tmp_path / "log")
+        child = Child("worker", [sys.executable, "-c", "print('no such venue')"], {}, tmp_path / "log", ready=never)
         await supervisor.start(child)
         with pytest.raises(RunFailed, match=r"worker did not become ready(.|\n)*no such venue"):
-            await supervisor.wait_until(child, never, within_s=1.0)
+            await supervisor.wait_until_ready(child, within_s=1.0)
 
 
 async def test_a_taken_port_is_named_with_its_holder_before_anything_starts() -> None:
