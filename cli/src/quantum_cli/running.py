@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import psutil
@@ -21,7 +22,7 @@ CLOCK_STEP_S = 60.0
 class RunningFleet(msgspec.Struct, frozen=True):
     """What stands in `STATE_DIR/fleet.json` while the processes of a `quantum up` run."""
 
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=1)]
     redis_url: str
     control_url: str
 
