@@ -80,15 +80,44 @@ async def test_leaving_the_supervisor_ends_children_that_ignore_sigterm(
     assert child.process.returncode == -signal.SIGKILL
 
 
+async def test_a_child_in_the_pause_after_a_crash_is_not_started_while_the_others_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantum_cli.supervisor.STOP_WAIT_S", 1.5)
+    monkeypatch.setattr("quantum_cli.supervisor.FIRST_PAUSE_S", 0.5)
+    crashes: list[str] = []
+    async with Supervisor(lambda child, code: crashes.append(child.name)) as supervisor:
+        await supervisor.start(Child("server", SLEEPER, {}, tmp_path / "server.log"))
+        stubborn = Child("stubborn", STUBBORN, {}, tmp_path / "stubborn.log")
+        await supervisor.start(stubborn)
+        await eventually(lambda: "up" in stubborn.last_lines(), within_s=10)
+        child = Child("worker", SLEEPER, {}, tmp_path / "worker.log")
+        await supervisor.start(child)
+        assert child.process is not None
+        crashed = child.process.pid
+        child.process.kill()
+        await eventually(lambda: crashes)
+    assert child.process.pid == crashed
+
+
+async def test_a_stop_during_a_start_ends_the_process_that_is_being_started(tmp_path: Path) -> None:
+    child = Child("worker", SLEEPER, {}, tmp_path / "log")
+    starting = asyncio.create_task(child.start())
+    await asyncio.sleep(0)
+    ended = await child.stop()
+    process = await starting
+    assert ended.exit_code == process.returncode == -signal.SIGTERM
+
+
 async def test_a_child_that_never_gets_ready_is_named_with_its_last_lines(tmp_path: Path) -> None:
     async def never() -> bool:
         return False
 
     async with Supervisor(lambda child, code: None) as supervisor:
-        child = Child("worker", [sys.executable, "-c", "print('no such venue')"], {}, tmp_path / "log")
+        child = Child("worker", [sys.executable, "-c", "print('no such venue')"], {}, tmp_path / "log", ready=never)
         await supervisor.start(child)
         with pytest.raises(RunFailed, match=r"worker did not become ready(.|\n)*no such venue"):
-            await supervisor.wait_until(child, never, within_s=1.0)
+            await supervisor.wait_until_ready(child, within_s=1.0)
 
 
 async def test_a_taken_port_is_named_with_its_holder_before_anything_starts() -> None:

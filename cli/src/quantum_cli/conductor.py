@@ -19,10 +19,11 @@ from redis.exceptions import RedisError
 from quantum_cli.errors import RunFailed
 from quantum_cli.line import Line, LineState
 from quantum_common import __version__
-from quantum_common.bus import Bus, BusUnavailable
+from quantum_common.bus import Bus, BusUnavailable, Entry
 from quantum_common.contracts import (
     ALLOCATIONS,
     CONTROL,
+    BadEvent,
     DecisionMade,
     Envelope,
     Keys,
@@ -96,7 +97,7 @@ class Conductor:
             older = (
                 entry.entry_id
                 for entry in await self._bus.newest(stream, 1000)
-                if decode(entry.data).bar_ts_ms < now_ms - self._step_ms
+                if (event := _event(entry)) and event.bar_ts_ms < now_ms - self._step_ms
             )
             self._positions[stream] = next(older, "0-0")
 
@@ -157,7 +158,7 @@ class Conductor:
         """Count the settled bar's events; RunFailed unless each symbol has exactly what it must have."""
         entries = await self._bus.tail(self._positions, count=ALL, block_ms=None)
         self._positions |= {entry.stream: entry.entry_id for entry in entries}
-        events = [event for entry in entries if (event := decode(entry.data)).bar_ts_ms == bar_ts_ms]
+        events = [event for entry in entries if (event := _event(entry)) and event.bar_ts_ms == bar_ts_ms]
         decisions = {event.event_id: event for event in events if isinstance(event.payload, DecisionMade)}
         verdicts = [event for event in events if event.kind in VERDICTS and event.payload.decision_id in decisions]
         seen = {
@@ -170,6 +171,14 @@ class Conductor:
             raise RunFailed(f"bar {bar_ts_ms}: {published} symbols published, but {', '.join(wrong)}")
         for event in decisions.values():
             self._on_decision(event)
+
+
+def _event(entry: Entry) -> Envelope[Any] | None:
+    """None for what is no event: its readers set it aside as a dead letter, and the market goes on."""
+    try:
+        return decode(entry.data)
+    except BadEvent:
+        return None
 
 
 def _has_acknowledged(trade_id: int, state: LineState) -> bool:

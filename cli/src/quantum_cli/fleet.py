@@ -27,6 +27,8 @@ class FleetMember:
         return [sys.executable, "-m", self.module]
 
 
+ACCOUNT = "paper"
+READY_WITHIN_S = 90.0
 READY = "/health/ready"
 VENUE = FleetMember("exchange-sim", "exchange_sim", 8090, "/sim/status")
 FLEET: tuple[FleetMember, ...] = (

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 import uvloop
-from rich.console import Console
 
-from quantum_cli.errors import UsageError
+from quantum_cli.dead_commands import dead_app
 from quantum_cli.fleet import check_ports_free
+from quantum_cli.fleet_commands import redeploy
 from quantum_cli.plan import claim_state_dir, make_plan, parse_date, parse_symbols
+from quantum_cli.terminal import console, fail, failing_with_a_message
 from quantum_common import QuantumError
-from quantum_common.service.settings import UnknownSetting, check_names
+from quantum_common.service.settings import check_names
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+app.command()(redeploy)
+app.add_typer(dead_app, name="dead")
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of <venue>_<SYMBOL>_<timeframe>.parquet files")]
 Venue = Annotated[str, typer.Option(help="Venue in the candle files' names")]
@@ -101,7 +102,7 @@ def up(
         console.print("stopped")
         raise typer.Exit(1 if until_done else 0) from None
     except QuantumError as error:
-        _fail(error)
+        fail(error)
 
 
 @app.command()
@@ -123,7 +124,7 @@ def train(
     """Train the four agents and the meta model on recorded candles and publish them."""
     from quantum_cli.training import run_training
 
-    try:
+    with failing_with_a_message():
         run_training(
             data_dir=data,
             venue=venue,
@@ -140,10 +141,3 @@ def train(
             progress_json=progress_json,
             console=console,
         )
-    except QuantumError as error:
-        _fail(error)
-
-
-def _fail(error: QuantumError) -> NoReturn:
-    errors.print(f"[red]error:[/] {error}", soft_wrap=True)
-    raise typer.Exit(2 if isinstance(error, UsageError | UnknownSetting) else 1) from error

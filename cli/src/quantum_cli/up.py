@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,10 +20,12 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from quantum_cli.conductor import Conductor
+from quantum_cli.control import control_app, serving
 from quantum_cli.display import RunDisplay, Tally
-from quantum_cli.fleet import FLEET, VENUE, FleetMember
+from quantum_cli.fleet import ACCOUNT, FLEET, READY_WITHIN_S, VENUE, FleetMember
 from quantum_cli.line import Line
 from quantum_cli.plan import RunPlan, iso
+from quantum_cli.running import RunningFleet, announced, token_path
 from quantum_cli.supervisor import Child, Supervisor
 from quantum_common.bus import RedisBus
 from quantum_common.bus.embedded import server_command
@@ -32,9 +35,7 @@ from quantum_common.features import WARMUP_BARS
 from quantum_common.service.logs import FILE_NAMES
 from quantum_common.testing import free_port
 
-READY_WITHIN_S = 90.0
 MEMORY_EVERY_S = 5.0
-ACCOUNT = "paper"
 
 
 class Stopped(Exception):
@@ -88,7 +89,7 @@ class LocalFleet:
     def __init__(self, plan: RunPlan, candles: Mapping[str, Candles], console: Console) -> None:
         self._plan, self._console = plan, console
         self._times = close_times_ms(plan, candles)
-        self._token = _token(plan.state_dir / "api-token")
+        self._token = _token(token_path(plan.state_dir))
         self.tally = Tally()
         self._supervisor = Supervisor(self._crashed)
 
@@ -111,6 +112,10 @@ class LocalFleet:
 
     async def _work(self, until_done: bool) -> None:
         async with AsyncExitStack() as stack:
+            # Before the supervisor, so that it ends after it: a redeploy under way is told that the fleet ends.
+            control_url = await stack.enter_async_context(
+                serving(control_app(self._supervisor, self._token, partial(self._console.print, markup=False)))
+            )
             await stack.enter_async_context(self._supervisor)
             stack.callback(self._console.print, "stopping the fleet …")
             redis_url = await self._start_server()
@@ -118,7 +123,7 @@ class LocalFleet:
             stack.push_async_callback(bus.close)
             venue = await stack.enter_async_context(
                 httpx.AsyncClient(
-                    base_url=f"http://127.0.0.1:{self._port(VENUE)}",
+                    base_url=self._url(VENUE),
                     headers={"Authorization": f"Bearer {self._token}"},
                     timeout=30,
                 )
@@ -130,6 +135,7 @@ class LocalFleet:
                 bus, Line(redis, keys), venue, keys, self._plan.timeframe_ms, display.on_bar, display.on_decision
             )
             await self._start_services(redis_url, conductor)
+            stack.enter_context(announced(self._plan.state_dir, RunningFleet(os.getpid(), redis_url, control_url)))
             memory = asyncio.create_task(self._watch_memory())
             stack.callback(memory.cancel)
             started = time.monotonic()
@@ -147,18 +153,10 @@ class LocalFleet:
     async def _start_server(self) -> str:
         port = free_port()
         url = f"redis://127.0.0.1:{port}/0"
-        child = Child("server", server_command(self._plan.state_dir / "server", port), {}, self._log("server"))
+        command = server_command(self._plan.state_dir / "server", port)
+        child = Child("server", command, {}, self._log("server"), partial(_pings, url))
         await self._supervisor.start(child)
-        client = Redis.from_url(url)
-
-        async def ready() -> bool:
-            try:
-                return bool(await client.ping())
-            except RedisError:  # not up yet, or loading its append-only file
-                return False
-
-        await self._supervisor.wait_until(child, ready, within_s=60)
-        await client.aclose()
+        await self._supervisor.wait_until_ready(child, within_s=60)
         return url
 
     async def _start_services(self, redis_url: str, conductor: Conductor) -> None:
@@ -180,25 +178,17 @@ class LocalFleet:
             self._console.print(f"going on at {iso(now_ms)}: {left} of {len(self._times)} bars are left")
 
     async def _start(self, member: FleetMember, settings: Mapping[str, str]) -> Child:
-        child = Child(member.name, member.argv, settings, self._log(member.name))
+        ready = partial(_answers, self._url(member) + member.awaited)
+        child = Child(member.name, member.argv, settings, self._log(member.name), ready)
         await self._supervisor.start(child)
         return child
 
     async def _ready(self, member: FleetMember, child: Child) -> None:
-        base_url = f"http://127.0.0.1:{self._port(member)}"
-        async with httpx.AsyncClient(base_url=base_url, timeout=2) as client:
+        await self._supervisor.wait_until_ready(child, within_s=READY_WITHIN_S)
+        self._console.print(f"  [green]●[/] {member.name:<15} {self._url(member)}{member.path}")
 
-            async def answers() -> bool:
-                try:
-                    return (await client.get(member.awaited)).status_code == 200
-                except httpx.HTTPError:
-                    return False
-
-            await self._supervisor.wait_until(child, answers, within_s=READY_WITHIN_S)
-        self._console.print(f"  [green]●[/] {member.name:<15} {base_url}{member.path}")
-
-    def _port(self, member: FleetMember) -> int:
-        return member.port + self._plan.port_offset
+    def _url(self, member: FleetMember) -> str:
+        return f"http://127.0.0.1:{member.port + self._plan.port_offset}"
 
     async def _watch_memory(self) -> None:
         while True:
@@ -217,6 +207,22 @@ class LocalFleet:
 
     def _log(self, name: str) -> Path:
         return self._plan.state_dir / "logs" / f"{FILE_NAMES.get(name, name)}.log"
+
+
+async def _pings(redis_url: str) -> bool:
+    async with Redis.from_url(redis_url) as client:
+        try:
+            return bool(await client.ping())
+        except RedisError:  # not up yet, or loading its append-only file
+            return False
+
+
+async def _answers(url: str) -> bool:
+    async with httpx.AsyncClient(timeout=2) as client:
+        try:
+            return (await client.get(url)).status_code == 200
+        except httpx.HTTPError:
+            return False
 
 
 async def _count_dead_letters(bus: RedisBus, keys: Keys) -> int:

@@ -183,6 +183,9 @@ class MemoryBus:
                 first, last = (int(i) + size if int(i) < 0 else int(i) for i in (start, stop))
                 for member, _ in ranked[max(first, 0) : max(last + 1, 0)]:
                     del self._sorted[key][member]
+            case "XDEL", [*entry_ids]:
+                for entry_id in entry_ids:
+                    self._stream(key).entries.pop(_number(str(entry_id)), None)
             case "DEL", []:
                 self._hashes.pop(key, None)
                 self._sorted.pop(key, None)

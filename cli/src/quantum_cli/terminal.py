@@ -1,0 +1,33 @@
+"""Where commands print, and how they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from quantum_cli.errors import UsageError
+from quantum_common import QuantumError
+from quantum_common.service.settings import UnknownSetting
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def fail(error: QuantumError) -> NoReturn:
+    """End the command with the error's message: exit code 2 for wrong usage, else 1."""
+    errors.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+    raise typer.Exit(2 if isinstance(error, UsageError | UnknownSetting) else 1) from error
+
+
+@contextmanager
+def failing_with_a_message() -> Iterator[None]:
+    """Turn the project's errors into exit codes."""
+    try:
+        yield
+    except QuantumError as error:
+        fail(error)
