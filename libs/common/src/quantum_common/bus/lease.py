@@ -28,8 +28,8 @@ RENEW_EVERY_S = 0.25
 class Lease:
     """One process's claim to a lease. `keep` holds it while the work goes on; `fence` puts it on what is committed."""
 
-    def __init__(self, bus: Bus, key: str, instance: str, *, ttl_ms: int = TTL_MS) -> None:
-        self._bus, self.key, self._ttl_ms = bus, key, ttl_ms
+    def __init__(self, bus: Bus, key: str, instance: str, *, ttl_ms: int | None = None) -> None:
+        self._bus, self.key, self._ttl_ms = bus, key, ttl_ms or TTL_MS
         self._owner = f"{instance}:{uuid.uuid4().hex}"
         """Of this process: a restarted instance is another owner than the one that was killed, or hangs."""
         self._until = 0.0
