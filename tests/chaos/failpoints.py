@@ -103,6 +103,12 @@ class FailPoints:
                 raise BusUnavailable(f"cut at {point}")
 
 
+def _unless_killed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Nobody fetches what a call of a killed instance raised."""
+    if not isinstance(context.get("exception"), Killed):
+        loop.default_exception_handler(context)
+
+
 Loop = Callable[[Any, Callable[[], bool]], Any]
 """What an instance runs: `loop(bus, stopping)`."""
 
@@ -120,6 +126,7 @@ class Fleet:
     @contextlib.asynccontextmanager
     async def running(self, services: Mapping[str, Callable[[str], Loop]]) -> AsyncIterator[None]:
         """`services`: per service, what makes the loop of an instance from its name."""
+        asyncio.get_running_loop().set_exception_handler(_unless_killed)
         lives = [
             asyncio.create_task(self._live(make(str(number))), name=f"{service} {number}")
             for service, make in services.items()

@@ -3,8 +3,8 @@
     features ─┬─▶ copier ─▶ predictions ─▶ tallier ─▶ state and allocations (account's slot)
               └─▶ relay ─▶ executions (account's slot)
 
-The copier's outputs are guarded by its pending inputs only, the tallier by the version of its state only (its inputs lie
-in another slot), the relay by watermarks only (its inputs too). No leases: two instances of each work at once.
+The copier's outputs are guarded by its pending inputs only, the tallier by the version of its state only (its inputs
+lie in another slot), the relay by watermarks only (its inputs too). No leases: two instances of each work at once.
 """
 
 from __future__ import annotations

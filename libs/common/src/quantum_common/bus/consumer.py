@@ -143,10 +143,12 @@ class Consumer:
         deadline = time.monotonic() + block_ms / 1000
         entries: list[Entry] = []
         while not entries:
+            left_ms = max(1, round((deadline - time.monotonic()) * 1000))
             for slot in self._by_slot.keys() - self._reading.keys():
-                streams = self._by_slot[slot]
                 self._reading[slot] = asyncio.create_task(
-                    self._bus.read(streams, self._group, self._instance, count=self._batch, block_ms=block_ms)
+                    self._bus.read(
+                        self._by_slot[slot], self._group, self._instance, count=self._batch, block_ms=left_ms
+                    )
                 )
             await asyncio.wait(self._reading.values(), return_when=asyncio.FIRST_COMPLETED)
             for slot in [slot for slot, task in self._reading.items() if task.done()]:
