@@ -218,6 +218,6 @@ def examples() -> dict[str, Envelope[Any]]:
     return {each.kind: each for each in made}
 
 
-def stream_of(kind: str) -> str:
+def stream_of(kind: str) -> str | None:
     """Name in the registry of the stream that carries this kind."""
-    return next(spec.name for spec in REGISTRY if kind in spec.kinds)
+    return next((spec.name for spec in REGISTRY if kind in spec.kinds), None)

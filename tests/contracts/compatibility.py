@@ -144,7 +144,7 @@ def differences(fewer: Any, more: Any, path: str = "") -> list[str]:
             for number, pair in enumerate(zip(fewer, more, strict=True))
             for row in differences(*pair, f"{path}[{number}]")
         ]
-    return [] if fewer == more and type(fewer) is type(more) else [path]
+    return [] if fewer == more else [path]
 
 
 def broken_rules(kind: str, old: Schema, new: Schema) -> list[str]:

@@ -24,7 +24,10 @@ from contracts.snapshot import without_words
 from quantum_common.contracts import PAYLOADS, Candle, DecisionMade, Envelope, Producer, Vote, decode, encode
 
 KINDS = sorted(previous())
-EXAMPLES = examples()
+
+
+def today(kind: str) -> bytes:
+    return encode(examples()[kind])
 
 
 def schema_of(payload: type[msgspec.Struct], envelope: Any = Envelope) -> dict[str, Any]:
@@ -32,43 +35,48 @@ def schema_of(payload: type[msgspec.Struct], envelope: Any = Envelope) -> dict[s
 
 
 def test_every_kind_of_version_n_minus_1_still_exists_on_its_stream() -> None:
-    today = {kind: stream_of(kind) for kind in PAYLOADS}
-    moved = {kind: stored.stream for kind, stored in previous().items() if today.get(kind) != stored.stream}
+    moved = {kind: stored.stream for kind, stored in previous().items() if stream_of(kind) != stored.stream}
     assert moved == {}, f"removed, or moved from these streams: {moved}; keep the kind there, {RULE}"
 
 
 def test_every_kind_has_an_example() -> None:
-    assert set(EXAMPLES) == set(PAYLOADS)
+    assert set(examples()) == set(PAYLOADS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shape_of_a_kind_changed_in_no_way_that_breaks_version_n_minus_1(kind: str) -> None:
+    found = broken_rules(kind, previous()[kind].schema, schema_of(PAYLOADS[kind]))
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_version_n_minus_1_and_today_read_each_other(kind: str) -> None:
-    found = problems(kind, schema_of(PAYLOADS[kind]), decode, lambda: encode(EXAMPLES[kind]))
+    found = problems(kind, schema_of(PAYLOADS[kind]), decode, lambda: today(kind))
     assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_unknown_fields_are_ignored_at_every_level(kind: str) -> None:
-    assert decode(written_by_next(encode(EXAMPLES[kind]))) == EXAMPLES[kind]
+    assert decode(written_by_next(today(kind))) == examples()[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_old_reader_ignores_unknown_fields_too(kind: str) -> None:
-    data = encode(EXAMPLES[kind])
+    data = today(kind)
     assert read_by_previous(written_by_next(data)) == read_by_previous(data)
 
 
 def test_what_the_old_writer_writes_has_no_field_that_it_does_not_know() -> None:
-    data = encode(EXAMPLES["DecisionMade"])
+    data = today("DecisionMade")
     assert b"added_later" not in written_by_previous(written_by_next(data))
-    assert decode(written_by_previous(data)) == EXAMPLES["DecisionMade"]
+    assert decode(written_by_previous(data)) == examples()["DecisionMade"]
 
 
 # -- Each rule sees the change that it is there for
 
 
 Change = dict[str, Any]
-"""field → its new type, (type, value today's code writes, and a default when it has one), or None: removed."""
+"""field → its new type, or None: removed."""
 
 
 class Louder(StrEnum):
@@ -79,14 +87,17 @@ class Louder(StrEnum):
 
 
 def changed(cls: type[msgspec.Struct], change: Change, *, optional: bool = False) -> type[msgspec.Struct]:
-    """The struct with some fields removed, retyped or added."""
-    fields = {field.name: field.type for field in msgspec.structs.fields(cls)} | change
+    """The struct with some fields removed, retyped or added; `optional` gives those a default."""
+    fields = {field.name: (field.type, _default(field)) for field in msgspec.structs.fields(cls)}
+    added = {name: (kind, {"default": None} if optional else {}) for name, kind in change.items()}
     rows = [
-        (name, kind, msgspec.field(default=None)) if optional and name in change else (name, kind)
-        for name, kind in fields.items()
-        if kind is not None
+        (name, kind, msgspec.field(**default)) for name, (kind, default) in (fields | added).items() if kind is not None
     ]
-    return msgspec.defstruct(cls.__name__, rows, frozen=True, kw_only=True)  # type: ignore[arg-type]
+    return msgspec.defstruct(cls.__name__, rows, frozen=True, kw_only=True)
+
+
+def _default(field: Any) -> dict[str, Any]:
+    return {} if field.default is msgspec.NODEFAULT else {"default": field.default}
 
 
 def payload_of(kind: str) -> dict[str, Any]:
@@ -190,6 +201,22 @@ def test_the_readers_alone_see_a_field_that_is_gone_or_retyped() -> None:
     needy = changed(PAYLOADS["FundingPaid"], {"rate": float})
     (row,) = unread_today("FundingPaid", reader(needy))
     assert "missing required field `rate`" in row
+
+
+def test_a_reader_that_gets_another_value_is_named() -> None:
+    def careless(data: bytes) -> Any:
+        return msgspec.structs.replace(decode(data), symbol="ETHUSDT")
+
+    found = problems("FundingPaid", schema_of(PAYLOADS["FundingPaid"]), careless, lambda: today("FundingPaid"))
+    assert found == [f"FundingPaid.symbol of version N−1 is read differently today; {RULE}"]
+
+
+def test_a_writer_whose_values_the_old_reader_gets_differently_is_named() -> None:
+    def numbers() -> bytes:
+        return msgspec.json.Encoder(decimal_format="number").encode(examples()["FundingPaid"])
+
+    found = problems("FundingPaid", schema_of(PAYLOADS["FundingPaid"]), decode, numbers)
+    assert found == [f"FundingPaid.payload.amount of today is read differently by version N−1; {RULE}"]
 
 
 @pytest.mark.parametrize("value", [None, 3])

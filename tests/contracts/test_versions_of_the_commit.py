@@ -15,7 +15,7 @@ from quantum_common.contracts import FEATURES, PREDICTIONS, Keys, decode, encode
 KEYS = Keys()
 IN, OUT = KEYS.stream(FEATURES, BTC), KEYS.stream(PREDICTIONS, BTC)
 STATE = KEYS.state("worker", BTC)
-BARS = 120
+BARS = 60
 
 Commit = Callable[[list[Unit]], Awaitable[list[str]]]
 
