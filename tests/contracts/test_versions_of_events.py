@@ -180,6 +180,12 @@ def test_a_required_field_that_may_be_left_out_is_named() -> None:
     assert any(row.startswith("FundingPaid.payload.amount: may be missing now") for row in found), found
 
 
+def test_an_optional_field_that_becomes_required_is_named() -> None:
+    strict = changed(PAYLOADS["PositionApproved"], {"reason": str})
+    found = broken_rules("PositionApproved", previous()["PositionApproved"].schema, schema_of(strict))
+    assert found == [f"PositionApproved.payload.reason: required now, and version N−1 may leave it out; {RULE}"]
+
+
 def test_the_envelope_is_held_to_the_same_rules() -> None:
     class Longer(Producer, frozen=True):
         host: str
