@@ -52,7 +52,7 @@ class Client:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=120,
+                timeout=330,
             )
         if ran.returncode:
             raise SystemExit(f"{self.script.parent.name} {way} failed:\n{ran.stderr}")
@@ -126,7 +126,7 @@ def verdicts(results: dict[str, list[Figures]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=20_000, help="per throughput run, in thousands")
-    parser.add_argument("--chain", type=int, default=1_000, help="messages per latency run")
+    parser.add_argument("--chain", type=int, default=500, help="messages per latency run")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--against", type=Path, help="another checkout, whose kit runs in the same rounds")
     parser.add_argument("--faststream", type=Path, default=ROOT / ".venv-bench/bin/python", help="python that has it")

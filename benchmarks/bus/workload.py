@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 ROOT = Path(__file__).parents[2]
 GROUP, BATCH, HOPS = "bench", 256, 4
-TIMEOUT_S = 100  # a handler that fails leaves its messages pending, and some clients say nothing
+TIMEOUT_S = 300  # a handler that fails leaves its messages pending, and some clients say nothing
 KINDS = {
     "{p00}:features": "FeaturesComputed",
     "{p00}:predictions": "PredictionMade",
