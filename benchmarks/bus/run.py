@@ -52,7 +52,7 @@ class Client:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=330,
+                timeout=120,
             )
         if ran.returncode:
             raise SystemExit(f"{self.script.parent.name} {way} failed:\n{ran.stderr}")
