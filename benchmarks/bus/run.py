@@ -103,12 +103,20 @@ def ratio(rows: list[Figures], others: list[Figures], figure: str) -> float:
 
 
 def table(results: dict[str, list[Figures]], figures: tuple[str, ...], references: dict[str, str]) -> list[str]:
-    """Medians of each figure, then its ratio to each of the references (heading → row); of a latency, p50."""
+    """Medians, the best round (of the first figure), then the ratio of the first figure to each reference's.
+
+    `references` is heading → row; a best far from its median tells that the machine was disturbed.
+    """
     references = {heading: name for heading, name in references.items() if name in results}
-    lines = [f"{'':32}" + "".join(f"{heading:>16}" for heading in (*figures, *references))]
+    lines = [f"{'':32}" + "".join(f"{heading:>16}" for heading in (*figures, "best", *references))]
     for name, rows in results.items():
         middle = medians(rows)
-        cells = [f"{middle[figure]:,.0f}" if middle[figure] > 100 else f"{middle[figure]:.2f}" for figure in figures]
+        first = [row[figures[0]] for row in rows]
+        best = max(first) if figures[0] == "messages_per_s" else min(first)
+        cells = [
+            f"{value:,.0f}" if value > 100 else f"{value:.2f}"
+            for value in (*(middle[figure] for figure in figures), best)
+        ]
         cells += [f"{ratio(rows, results[other], figures[0]):.2f}" for other in references.values()]
         lines.append(f"{name:32}" + "".join(f"{cell:>16}" for cell in cells))
     return lines
