@@ -133,7 +133,7 @@ def verdicts(results: dict[str, list[Figures]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=20_000, help="per throughput run, in thousands")
+    parser.add_argument("--messages", type=int, default=20_000, help="per throughput run")
     parser.add_argument("--chain", type=int, default=500, help="messages per latency run")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--against", type=Path, help="another checkout, whose kit runs in the same rounds")

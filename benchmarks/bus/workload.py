@@ -64,9 +64,9 @@ async def timed(url: str, way: Throughput, encode: Encode, count: int) -> dict[s
     """Fill the source, let the client work, and look whether it did all of it."""
     async with Redis.from_url(url) as redis:
         fields = await encode(EVENTS[SOURCE])
-        for _ in range(0, count, 1000):
+        for start in range(0, count, 1000):
             pipeline = redis.pipeline(transaction=False)
-            for _ in range(1000):
+            for _ in range(min(1000, count - start)):
                 pipeline.xadd(SOURCE, fields)
             await pipeline.execute()
         seconds = await way(url, count)
