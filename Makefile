@@ -8,7 +8,7 @@ SOURCES := libs/common/src libs/research/src $(wildcard services/*/src) cli/src
 export OMP_NUM_THREADS := 1
 export QT_DATA_DIR ?= $(abspath ../shared/data)
 
-.PHONY: install up test check docs clean
+.PHONY: install up test check bench docs clean
 
 # torch first and pinned, so that nothing that needs it chooses another build.
 $(VENV)/installed: constraints.txt requirements-dev.txt $(wildcard */*/pyproject.toml) cli/pyproject.toml
@@ -35,8 +35,17 @@ check: install
 test: install
 	$(BIN)/pytest
 
+# The peers that are compared with get an environment of their own: they are no part of the product.
+.venv-bench/installed: benchmarks/faststream/requirements.txt
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+bench: install .venv-bench/installed
+	$(BIN)/python benchmarks/bus/run.py
+
 docs: install
 	$(BIN)/python docs/reference/generate.py
 
 clean:
-	rm -rf $(VENV) state
+	rm -rf $(VENV) .venv-bench state
