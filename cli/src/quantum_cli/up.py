@@ -24,7 +24,7 @@ from quantum_cli.fleet import FLEET, VENUE, FleetMember
 from quantum_cli.line import Line
 from quantum_cli.plan import RunPlan, iso
 from quantum_cli.supervisor import Child, Supervisor
-from quantum_common.bus import RedisBus
+from quantum_common.bus import Entry, RedisBus
 from quantum_common.bus.embedded import server_command
 from quantum_common.candles import Candles
 from quantum_common.contracts import REGISTRY, Keys, dead
@@ -127,7 +127,14 @@ class LocalFleet:
             keys = Keys(account=ACCOUNT)
             redis = await stack.enter_async_context(Redis.from_url(redis_url))
             conductor = Conductor(
-                bus, Line(redis, keys), venue, keys, self._plan.timeframe_ms, display.on_bar, display.on_decision
+                bus,
+                Line(redis, keys),
+                venue,
+                keys,
+                self._plan.timeframe_ms,
+                display.on_bar,
+                display.on_decision,
+                self._counted,
             )
             await self._start_services(redis_url, conductor)
             memory = asyncio.create_task(self._watch_memory())
@@ -208,6 +215,10 @@ class LocalFleet:
     async def _measure_memory(self) -> None:
         pids = [child.process.pid for child in self._supervisor.children if child.process]
         self.tally.peak_pss_mb = max(self.tally.peak_pss_mb, await asyncio.to_thread(_pss_mb, pids))
+
+    def _counted(self, entry: Entry) -> bool:
+        """Whether the conductor counts an entry; a fault run leaves out what it injected."""
+        return True
 
     def _crashed(self, child: Child, code: int) -> None:
         self._console.print(
