@@ -41,6 +41,7 @@ from quantum_cli.plan import (
     read_all,
 )
 from quantum_cli.report import write_summary
+from quantum_cli.up import Stopped
 from quantum_common import QuantumError
 from quantum_common.candles import Candles, write_candles
 from quantum_common.domain.timeframe import timeframe_ms
@@ -64,6 +65,8 @@ class Run:
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     wall_s: float = 0.0
+    ended: bool = True
+    """False: it stalled or took too long."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,9 @@ def main() -> int:
         good = _runs(market, options, console)
     except QuantumError as error:
         console.print(f"chaos could not run: {error}", soft_wrap=True)
+        return 1
+    except Stopped:
+        console.print("stopped")
         return 1
     if good and options.work is None:
         shutil.rmtree(work)
@@ -181,17 +187,30 @@ def _runs(market: Market, options: argparse.Namespace, console: Console) -> bool
     rows, bad = [], []
     for seed in _seeds(options):
         run = _run(market, f"seed-{seed}", seed, schedule(seed, options.bars, options.rate), console)
-        verdict = judge(run.evidence, bars, run.summary, peace.summary, run.problems)
+        verdict = judge(run.evidence, _reached(bars, run), run.summary, peace.summary, run.problems)
         rows.append((seed, len(bars), run.counts, run.wall_s, run.evidence, verdict))
         if not verdict.good:
             bad.append(seed)
             console.print(f"seed {seed} FAILED; look into {run.state_dir}", *verdict.explained(), sep="\n  ")
-            console.print(f"again: python -m chaos --seed {seed} --bars {options.bars} --work {market.work}")
+            console.print(f"again: {_again(seed, options, market)}")
         console.print(table(rows if options.hours is None else rows[-1:]))
         print(last_line(seed, len(bars), _kills(run), verdict), flush=True)
         if bad and options.hours is not None:
             break
     return not bad
+
+
+def _reached(bars: list[tuple[str, int]], run: Run) -> list[tuple[str, int]]:
+    """Bars that a run played: one that stalls is judged up to where it stood."""
+    if run.ended:
+        return bars
+    newest = max((slot.bar_ts_ms for slot in run.evidence.on_bus), default=-1)
+    return [(symbol, ts) for symbol, ts in bars if ts <= newest]
+
+
+def _again(seed: int, options: argparse.Namespace, market: Market) -> str:
+    rest = f"--bars {options.bars} --rate {options.rate} --symbols {options.symbols} --work {market.work}"
+    return f'make chaos CHAOS="--seed {seed} {rest}"'
 
 
 def _kills(run: Run) -> int:
@@ -225,7 +244,7 @@ def _run(market: Market, name: str, seed: int, faults: Sequence[Fault], console:
     console.print(
         f"{name}: {len(faults)} faults over {iso(plan.from_ms)} .. {iso(plan.to_ms)}, state in {plan.state_dir}"
     )
-    started = time.monotonic()
+    started, ended = time.monotonic(), True
     with (plan.state_dir / "chaos.log").open("w") as log:
         log_console = Console(file=log, highlight=False, width=200)
         fleet = DisturbedFleet(plan, candles, log_console, seed, faults)
@@ -237,6 +256,7 @@ def _run(market: Market, name: str, seed: int, faults: Sequence[Fault], console:
         try:
             uvloop.run(bounded())
         except (RunFailed, TimeoutError) as error:
+            ended = False
             fleet.injected.problems.append(f"the run did not end: {error!r}")
         wall_s = time.monotonic() - started
         write_summary(plan, fleet.tally, wall_s, plan.state_dir / "summary.json", log_console)
@@ -244,7 +264,7 @@ def _run(market: Market, name: str, seed: int, faults: Sequence[Fault], console:
     counts = dict(fleet.injected.counts)
     if skipped := fleet.injected.skipped:
         console.print(f"  {skipped} faults found nothing to hit")
-    return Run(plan.state_dir, summary, gather(plan.state_dir), counts, fleet.injected.problems, wall_s)
+    return Run(plan.state_dir, summary, gather(plan.state_dir), counts, fleet.injected.problems, wall_s, ended)
 
 
 if __name__ == "__main__":

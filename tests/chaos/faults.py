@@ -83,12 +83,12 @@ def _at_random(rng: random.Random, last: int, rate: float) -> Iterable[Fault]:
         yield _fault(rng, bar, "slow_disk", SERVER, for_ms=rng.randint(500, 3_000))
     for bar in some(25):
         yield _fault(rng, bar, "cut", rng.choice(SERVER_LINKS + VENUE_LINKS))
-    for bar in some(8):
+    for bar in some(12):
         kind = rng.choice(("half_open", "lost_replies"))
-        yield _fault(rng, bar, kind, rng.choice(SERVER_LINKS), for_ms=rng.randint(100, 2_500))
-    for bar in some(6):
+        yield _fault(rng, bar, kind, rng.choice(SERVER_LINKS), for_ms=rng.randint(50, 2_500))
+    for bar in some(12):
         kind = rng.choice(("half_open", "lost_replies", "lost_replies"))
-        yield _fault(rng, bar, kind, rng.choice(VENUE_LINKS), for_ms=rng.randint(100, 2_500))
+        yield _fault(rng, bar, kind, rng.choice(VENUE_LINKS), for_ms=rng.randint(50, 1_500))
 
 
 def _poison(rng: random.Random, last: int) -> Iterable[Fault]:

@@ -49,7 +49,7 @@ class Verdict:
         """One line per finding, the first ones of each kind."""
         named = {"lost": self.lost, "doubled": self.doubled, "pending": self.pending, "dead letter": self.dead}
         lines = [f"{name}: {row}" for name, rows in named.items() for row in rows[:SHOWN]]
-        return [*lines, *self.problems[:SHOWN]]
+        return [*self.problems[:SHOWN], *lines]
 
 
 def judge(
