@@ -17,6 +17,9 @@ SERVICES = tuple(member.name for member in (VENUE, *FLEET))
 SERVER_LINKS = tuple(f"{member.name}>server" for member in FLEET)
 VENUE_LINKS = ("feature-svc>venue", "executor-svc>venue")
 STAGES = ("features", "predictions", "decisions", "allocations", "executions")
+ORDER = "order"
+"""Stage: a request of the executor that changes something is on its way to the venue."""
+NEAR_ORDERS = ("executor-svc", "exchange-sim", "executor-svc>venue", "executor-svc>server")
 
 FIRST_BAR = 2
 QUIET_BARS = 6
@@ -29,7 +32,7 @@ PER_ROUND = 2
 
 
 class Fault(msgspec.Struct, frozen=True, order=True):
-    """What happens once `bar` bars are settled, the first entry of `stage` has come, and `after_ms` have passed."""
+    """What happens once `bar` bars are settled, then an entry or request of `stage` came, and `after_ms` passed."""
 
     bar: int
     number: int
@@ -77,7 +80,9 @@ def _at_random(rng: random.Random, last: int, rate: float) -> Iterable[Fault]:
     def some(count: int) -> Iterable[int]:
         return (rng.randint(FIRST_BAR, last) for _ in range(round(count * rate)))
 
-    for bar in some(10):
+    for bar in some(8):
+        yield _process_fault(rng, bar, rng.choice(("kill", "pause")), rng.choice(("executor-svc", VENUE.name)))
+    for bar in some(8):
         yield _process_fault(rng, bar, rng.choice(("kill", "kill", "pause")), rng.choice(SERVICES))
     for bar in some(4):
         yield _fault(rng, bar, "slow_disk", SERVER, for_ms=rng.randint(500, 3_000))
@@ -105,6 +110,6 @@ def _process_fault(rng: random.Random, bar: int, kind: str, target: str) -> Faul
 
 
 def _fault(rng: random.Random, bar: int, kind: str, target: str, *, for_ms: int = 0, detail: str = "") -> Fault:
-    stage = rng.choice(("", *STAGES))
-    after_ms = rng.randint(0, 15 if stage else LONGEST_OFFSET_MS)
+    stage = rng.choice((ORDER, rng.choice(STAGES))) if target in NEAR_ORDERS else rng.choice(("", *STAGES))
+    after_ms = rng.randint(0, 5 if stage == ORDER else 15 if stage else LONGEST_OFFSET_MS)
     return Fault(bar, 0, kind, target, stage, after_ms, for_ms, detail)

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from chaos.faults import QUIET_BARS, SERVER, Fault
+from chaos.faults import ORDER, QUIET_BARS, SERVER, Fault
 from chaos.poison import mark_kind, poison
 from chaos.proxy import Link
 from quantum_cli.fleet import FLEET, VENUE, FleetMember
@@ -32,6 +32,7 @@ from quantum_common.contracts import DECISIONS, FEATURES, REGISTRY, Keys
 LONGEST_RESTART_PAUSE_S = 1.0
 DRAIN_WITHIN_S = 5.0
 STAGE_WAIT_MS = 3_000
+ORDER_WAIT_S = 15.0
 MEMBERS = {member.name: member for member in (VENUE, *FLEET)}
 STREAMS = {spec.name: Keys(account=ACCOUNT).all_streams(spec)[0] for spec in REGISTRY}
 
@@ -111,8 +112,7 @@ class DisturbedFleet(LocalFleet):
                 faults.create_task(self._carry_out(fault, redis))
 
     async def _carry_out(self, fault: Fault, redis: Redis) -> None:
-        if fault.stage:
-            await _next_entry(redis, STREAMS[fault.stage])
+        await self._stage(fault.stage, redis)
         await asyncio.sleep(fault.after_ms / 1000)
         if self._settled > len(self._times) - QUIET_BARS // 2:
             self.injected.skipped += 1
@@ -121,6 +121,15 @@ class DisturbedFleet(LocalFleet):
         self.injected.counts[_column(fault)] += done
         self.injected.skipped += not done
         self._console.print(f"fault {fault.number} at bar {self._settled}: {fault.kind} {fault.target} {fault.detail}")
+
+    async def _stage(self, stage: str, redis: Redis) -> None:
+        """Wait until the line is there; not for ever, it may be standing still."""
+        with suppress(TimeoutError, RedisError):
+            if stage == ORDER:
+                async with asyncio.timeout(ORDER_WAIT_S):
+                    await self._links["executor-svc>venue"].request(b"POST")
+            elif stage:
+                await redis.xread({STREAMS[stage]: "$"}, block=STAGE_WAIT_MS, count=1)
 
     async def _do(self, fault: Fault, redis: Redis) -> bool:
         """False when there was nothing to do it to."""
@@ -226,12 +235,6 @@ async def _stopped(process: asyncio.subprocess.Process, for_s: float) -> None:
             await asyncio.sleep(for_s)
         finally:
             process.send_signal(signal.SIGCONT)
-
-
-async def _next_entry(redis: Redis, stream: str) -> None:
-    """Wait until something new stands on the stream, but not for ever."""
-    with suppress(RedisError):
-        await redis.xread({stream: "$"}, block=STAGE_WAIT_MS, count=1)
 
 
 async def _real_events(redis: Redis, stream: str) -> list[bytes]:

@@ -15,6 +15,7 @@ class Link:
         self._open: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._loses_requests = self._loses_replies = 0
+        self._awaited: list[tuple[bytes, asyncio.Future[None]]] = []
         self.cut_connections = 0
 
     @property
@@ -59,6 +60,20 @@ class Link:
             self._loses_replies -= 1
             self.cut()
 
+    async def request(self, beginning: bytes) -> None:
+        """Wait until bytes that begin so are on their way to the target."""
+        seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awaited.append((beginning, seen))
+        try:
+            await seen
+        finally:
+            self._awaited = [each for each in self._awaited if each[1] is not seen]
+
+    def _tell(self, data: bytes) -> None:
+        for beginning, seen in self._awaited:
+            if data.startswith(beginning) and not seen.done():
+                seen.set_result(None)
+
     def _drop(self) -> int:
         writers = list(self._open)
         self._open.clear()
@@ -83,6 +98,8 @@ class Link:
             while data := await reader.read(65_536):
                 if self._loses_requests if to_target else self._loses_replies:
                     continue
+                if to_target:
+                    self._tell(data)
                 writer.write(data)
                 await writer.drain()
         self._open.discard(writer)

@@ -105,6 +105,16 @@ async def test_lost_replies_reach_the_target_and_then_the_connection_is_cut(link
     client[1].close()
 
 
+async def test_a_request_is_told_before_it_is_answered(link: Link) -> None:
+    client = await dial(link)
+    order = asyncio.create_task(link.request(b"POST"))
+    await ask(client, b"GET")
+    assert not order.done()
+    await ask(client, b"POST /order")
+    await asyncio.wait_for(order, 5)
+    client[1].close()
+
+
 async def test_a_target_that_is_gone_ends_the_client(link: Link, echo: tuple[Echo, int]) -> None:
     echo[0].close()
     client = await dial(link)
