@@ -127,7 +127,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--seeds", default="1,2,3", help="seeds, separated by commas")
     parser.add_argument("--seed", type=int, help="one seed: replays exactly its schedule")
-    parser.add_argument("--bars", type=int, default=300)
+    parser.add_argument("--bars", type=int, default=240)
     parser.add_argument("--rate", type=float, default=1.0, help="multiplies the faults drawn at random")
     parser.add_argument("--symbols", default="BTCUSDT,ETHUSDT,SOLUSDT")
     parser.add_argument("--work", type=Path, help="keeps models and runs; without it they are removed at a good end")
