@@ -17,9 +17,8 @@ from redis.exceptions import RedisError
 
 from chaos.poison import HARMLESS, mark_kind
 from quantum_cli.up import ACCOUNT
-from quantum_common.bus.embedded import server_command
 from quantum_common.contracts import REGISTRY, Keys, dead
-from quantum_common.testing import free_port
+from quantum_common.testing import running_server
 
 OF_KIND = {
     "FeaturesComputed": "features",
@@ -80,7 +79,8 @@ def gather(state_dir: Path) -> Evidence:
     evidence = Evidence(archived=_archived(state_dir / "archive"))
     evidence.venue_trades, evidence.doubled_orders = _venue(state_dir / "exchange-sim.sqlite")
     evidence.ledger_trades = _ledger(state_dir / "ledger.sqlite")
-    asyncio.run(_read_bus(state_dir / "server", evidence))
+    with running_server(state_dir / "server") as url:
+        asyncio.run(_read_bus(url, evidence))
     return evidence
 
 
@@ -131,20 +131,12 @@ def _trade(symbol: str, trade_id: object, quantity: object, price: object) -> Tr
     return Trade(symbol, str(trade_id), f"{float(str(quantity)):.8f}", f"{float(str(price)):.8f}")
 
 
-async def _read_bus(data_dir: Path, evidence: Evidence) -> None:
-    port = free_port()
-    server = await asyncio.create_subprocess_exec(
-        *server_command(data_dir, port), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        async with Redis(port=port) as redis:
-            await _answers(redis)
-            for spec in REGISTRY:
-                for stream in Keys(account=ACCOUNT).all_streams(spec):
-                    await _read_stream(redis, stream, spec.consumers, evidence)
-    finally:
-        server.terminate()
-        await server.wait()
+async def _read_bus(url: str, evidence: Evidence) -> None:
+    async with Redis.from_url(url) as redis:
+        await _answers(redis)
+        for spec in REGISTRY:
+            for stream in Keys(account=ACCOUNT).all_streams(spec):
+                await _read_stream(redis, stream, spec.consumers, evidence)
 
 
 async def _answers(redis: Redis) -> None:
