@@ -8,7 +8,7 @@ SOURCES := libs/common/src libs/research/src $(wildcard services/*/src) cli/src
 export OMP_NUM_THREADS := 1
 export QT_DATA_DIR ?= $(abspath ../shared/data)
 
-.PHONY: install up test check bench docs clean
+.PHONY: install up test check bench chaos chaos-long docs clean
 
 # torch first and pinned, so that nothing that needs it chooses another build.
 $(VENV)/installed: constraints.txt requirements-dev.txt $(wildcard */*/pyproject.toml) cli/pyproject.toml
@@ -43,6 +43,13 @@ test: install
 
 bench: install .venv-bench/installed
 	$(BIN)/python benchmarks/bus/run.py
+
+# The real fleet under seeded faults beside the same run in peace: docs/guides/chaos.md. CHAOS="--seed 7" and the like.
+chaos: install
+	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
+
+chaos-long: install
+	PYTHONPATH=tests $(BIN)/python -m chaos --hours $(or $(HOURS),1) $(CHAOS)
 
 docs: install
 	$(BIN)/python docs/reference/generate.py
