@@ -51,14 +51,14 @@ LOOK = encode(envelope(Look("clock", 5), producer=Producer("quantum", "1", "1"),
 
 
 @pytest.mark.parametrize("stream", [Keys().all_streams(spec)[0] for spec in REGISTRY])
-def test_poison_is_marked_and_unless_it_is_harmless_refused_by_the_codec(stream: str) -> None:
+def test_poison_is_marked_and_unless_it_is_harmless_refused(stream: str) -> None:
     for number, kind in enumerate(kinds_for(stream.partition(":")[2])):
         fields = poison(kind, 1, number, [LOOK], [], random.Random(1))
         assert fields is not None
         data = fields.get("e", b"")
         assert mark_kind(data) == ("empty" if kind == "no_field" else kind)
-        if kind == "wrong_family":
-            assert decode(data).event_id != decode(LOOK).event_id
+        if kind in ("wrong_family", "far_future"):  # events, which the kit refuses where it knows the stream and time
+            assert decode(data) != decode(LOOK)
         elif kind in HARMLESS:
             decode(data)
         else:

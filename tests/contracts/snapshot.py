@@ -20,7 +20,6 @@ HEADER = "-- Version N-1, loaded beside today's.\n"
 def described() -> dict[str, Any]:
     """kind → its stream, one event as encoded today, and the JSON schema of the whole event."""
     from contracts.builders import examples, stream_of
-
     from quantum_common.contracts import PAYLOADS, Envelope, encode
 
     return {

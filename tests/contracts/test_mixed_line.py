@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 import pytest
+
 from contracts.builders import BAR_MS, BTC, ETH, account, features
 from contracts.compatibility import differences, read_by_previous, written_by_next, written_by_previous
-
 from governer_svc.app import RiskService
 from governer_svc.settings import Settings as RiskSettings
 from meta_svc.app import MetaApp

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from contracts.builders import examples, stream_of
 from contracts.compatibility import (
     RULE,
@@ -20,7 +21,6 @@ from contracts.compatibility import (
     written_by_previous,
 )
 from contracts.snapshot import without_words
-
 from quantum_common.contracts import PAYLOADS, Candle, DecisionMade, Envelope, Producer, Vote, decode, encode
 
 KINDS = sorted(previous())

@@ -6,9 +6,9 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+
 from contracts.builders import BAR_MS, BTC, HOUR_MS, features
 from contracts.previous_client import NAME, PreviousClient
-
 from quantum_common.bus import Entry, Output, RedisBus, StateWrite, Unit, Watermark
 from quantum_common.contracts import FEATURES, PREDICTIONS, Keys, decode, encode
 
