@@ -221,6 +221,10 @@ async def _reach(call: Awaitable[Any]) -> Any:
         return await call
     except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, OSError) as error:
         raise BusUnavailable(f"{type(error).__name__}: {error}") from error
+    except RuntimeError as error:  # what uvloop says when the other side closed between connecting and writing
+        if "handler is closed" not in str(error):
+            raise
+        raise BusUnavailable(str(error)) from error
 
 
 def _stream_info(info: Any, groups: Any) -> StreamInfo:
