@@ -66,7 +66,7 @@ class RiskService:
         self._allocations = keys.stream(ALLOCATIONS)
         self._gate = self._empty_gate()
         self.lease = Lease(bus, keys.lease(service), settings.instance)
-        self._consumer = Consumer(bus, keys.subscribed(service), service, settings.instance, lease=self.lease)
+        self.consumer = Consumer(bus, keys.subscribed(service), service, settings.instance, lease=self.lease)
         self.store = RiskStore(bus, keys.account_state(service), settings.risk_config, self.lease)
 
     async def consume(self, stop: Stop, beat: Callable[[], None]) -> None:
@@ -74,7 +74,7 @@ class RiskService:
         await self._load(stop, beat)
         block_ms = REPLAY_BLOCK_MS if self._replay else LIVE_BLOCK_MS
         await run_consumer(
-            self._consumer,
+            self.consumer,
             self.handle,
             stopping=lambda: stop.requested,
             beat=beat,
@@ -225,7 +225,7 @@ class RiskService:
         self._gate.settled(bar.bar_ts_ms)
         decisions = [received for received in bar.held if isinstance(received.event.payload, DecisionMade)]
         for received in decisions:
-            await self._consumer.dead_letter(received.entry, reason)
+            await self.consumer.dead_letter(received.entry, reason)
         await self._acknowledge([received.entry for received in bar.held if received not in decisions])
 
     def _verdict(self, verdict: PositionAllocation, bar_ts_ms: int, timeframe: str) -> Output:
@@ -248,7 +248,7 @@ class RiskService:
             for start in range(0, len(part), ACKS_PER_UNIT)
         ]
         if units:
-            await self._consumer.commit(units)
+            await self.consumer.commit(units)
 
     async def change_limits(self, changes: dict[str, Limit], *, who: str, why: str, flatten: bool = False) -> None:
         """An operator's change, in force from the next bar on; `flatten` approves the exit of every open position in
@@ -312,6 +312,8 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
         settings=settings,
         loops={"consume": risk.consume, "mirror": mirror.run},
         routers=[router(risk, settings)],
+        bus=bus,
+        consumers=[risk.consumer],
         not_ready=risk.not_ready,
         info=lambda: {"works": risk.lease.held},
         closing=[mirror.close, bus.close],
