@@ -9,15 +9,15 @@ from typing import Any
 from governer_svc import metrics
 from governer_svc.api import router
 from governer_svc.checks import Signal
-from governer_svc.config import Limit, RiskConfig
+from governer_svc.config import Limit, RiskConfig, TradingState
 from governer_svc.core import PositionAllocation, allocate, as_event, flatten_all, log_line
 from governer_svc.errors import NotOurBar, StateUnreadable
 from governer_svc.executions import Released, take_in_once
 from governer_svc.gate import BarGate, Deadlines, SettledBar
 from governer_svc.settings import Settings
-from governer_svc.state import DAY_MS, RiskState, change_limits
+from governer_svc.state import DAY_MS, LOST, RiskState, change_limits
 from governer_svc.store import Change, RiskStore
-from governer_svc.view import Mirror
+from governer_svc.view import Mirror, traded_before
 from quantum_common.bus import (
     Bus,
     BusUnavailable,
@@ -67,7 +67,14 @@ class RiskService:
         self._gate = self._empty_gate()
         self.lease = Lease(bus, keys.lease(service), settings.instance)
         self.consumer = Consumer(bus, keys.subscribed(service), service, settings.instance, lease=self.lease)
-        self.store = RiskStore(bus, keys.account_state(service), settings.risk_config, self.lease)
+        self.store = RiskStore(
+            bus,
+            keys.account_state(service),
+            settings.risk_config,
+            self.lease,
+            traded_before=lambda: traded_before(settings.mirror_path, settings.account),
+            clock=clock,
+        )
 
     async def consume(self, stop: Stop, beat: Callable[[], None]) -> None:
         """The loop of the service."""
@@ -290,7 +297,11 @@ class RiskService:
     def not_ready(self) -> list[str]:
         if not self.store.loaded:
             return ["the risk state is not loaded"]
-        return [] if self.store.state.account else ["no account state from the venue yet"]
+        state = self.store.state
+        reasons = [] if state.account else ["no account state from the venue yet"]
+        if state.lost_before and self.store.config.trading_state is TradingState.HALTED:
+            reasons.append(LOST)
+        return reasons
 
     def _show(self) -> None:
         state, config = self.store.state, self.store.config
@@ -307,7 +318,7 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
     """Wire the service; nothing is connected yet."""
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
     risk = RiskService(settings, bus)
-    mirror = Mirror(settings.mirror_path, risk.store, risk.lease)
+    mirror = Mirror(settings.mirror_path, settings.account, risk.store, risk.lease)
     return Service(
         settings=settings,
         loops={"consume": risk.consume, "mirror": mirror.run},
