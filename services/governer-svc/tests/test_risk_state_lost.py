@@ -1,5 +1,6 @@
 """The server came back without the risk state: nothing is approved until a person has looked."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from governer_svc.app import RiskService, build
 from governer_svc.settings import Settings
 from governer_svc.state import LOST
 from governer_svc.view import Mirror, traded_before
-from quantum_common.bus import Bus, Consumer, MemoryBus, RedisBus
+from quantum_common.bus import Bus, BusUnavailable, Consumer, MemoryBus, RedisBus, Status, Unit
 from quantum_common.contracts import (
     ALLOCATIONS,
     DECISIONS,
@@ -159,6 +160,7 @@ async def test_f28_a_server_emptied_under_a_running_governer_halts_it_at_once(tm
         bus = RedisBus.connect(url)
         account = Account(tmp_path, bus)
         assert await account.trade() == "APPROVED"
+        account.settings.mirror_path.unlink()
         await bus._redis.flushall()
         await bus._redis.function_flush()
         assert await account.trade(BAR + HOUR) == "TRADING_HALTED"
@@ -167,6 +169,26 @@ async def test_f28_a_server_emptied_under_a_running_governer_halts_it_at_once(tm
         await account.risk.change_limits({"max_daily_trades": 3}, who="ada", why="calm")
         assert await account.told() == "HALTED", "a change on top of the lost state lifts nothing"
         await bus.close()
+
+
+class TakesNothing(MemoryBus):
+    """Came back empty, and at first refuses every commit."""
+
+    async def commit(self, units: Sequence[Unit]) -> list[Status]:
+        raise BusUnavailable("not yet")
+
+
+async def test_f28_a_loss_that_could_not_be_written_at_once_is_not_forgotten(tmp_path: Path) -> None:
+    account = Account(tmp_path, MemoryBus())
+    assert await account.trade() == "APPROVED"
+    account.settings.mirror_path.unlink()
+    account.risk.store._bus = TakesNothing()
+    for _ in range(2):
+        with pytest.raises(BusUnavailable):
+            await account.risk.start()
+    account.bus = account.risk.store._bus = MemoryBus()
+    await account.risk.start()
+    assert await account.told() == "HALTED"
 
 
 def test_the_mirror_of_another_account_says_nothing_and_one_that_is_cut_short_says_stop(tmp_path: Path) -> None:
