@@ -239,6 +239,7 @@ class Bus(Protocol):
         """
 
     async def server_facts(self) -> Mapping[str, str]:
-        """`version` and the settings of `server_check.REQUIRED`, as far as the server tells them to this user."""
+        """`version`, `used_memory`, `maxmemory` (bytes, 0 = no limit) and the settings of `server_check.REQUIRED`, as
+        far as the server tells them to this user."""
 
     async def close(self) -> None: ...

@@ -205,6 +205,14 @@ class RedisBus:
         }
 
     async def oldest_pending(self, stream: str, group: str) -> str | None:
+        try:
+            return await self._oldest_pending(stream, group)
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            return None
+
+    async def _oldest_pending(self, stream: str, group: str) -> str | None:
         found = await _reach(self._redis.xpending(stream, group))
         return _text(found["min"]) if found["pending"] else None
 
@@ -216,7 +224,13 @@ class RedisBus:
             return 0
         needed = []
         for group in groups:
-            needed.append(await self.oldest_pending(stream, group) or info.groups[group].last_delivered_id)
+            try:
+                oldest = await self._oldest_pending(stream, group)
+            except ResponseError as error:  # lost since: what it had in hand is not known any more
+                if "NOGROUP" not in str(error):
+                    raise
+                return None
+            needed.append(oldest or info.groups[group].last_delivered_id)
         newest = await _reach(self._redis.xrevrange(stream, count=keep))
         needed.append(_text(newest[-1][0]) if newest else "0-0")
         return int(await _reach(self._redis.xtrim(stream, minid=min(needed, key=_id_order), approximate=False)))
@@ -228,7 +242,7 @@ class RedisBus:
             try:
                 facts |= await call()
             except ResponseError as error:
-                log.info("the server does not tell its settings: %s", error)
+                log.debug("the server does not tell its settings: %s", error)
         return facts
 
     async def _info_facts(self) -> dict[str, str]:
@@ -237,6 +251,8 @@ class RedisBus:
             "version": info.get("redis_version"),  # Valkey names here the Redis version it is compatible with
             "appendonly": {0: "no", 1: "yes"}.get(info.get("aof_enabled")),
             "maxmemory-policy": info.get("maxmemory_policy"),
+            "maxmemory": info.get("maxmemory"),
+            "used_memory": info.get("used_memory"),
         }
         return {name: str(value) for name, value in found.items() if value is not None}
 
