@@ -23,6 +23,7 @@ from quantum_common.bus import (
     Status,
     Unit,
     Watermark,
+    redis_bus,
     run_consumer,
 )
 from quantum_common.bus.server_check import WrongServer, check_server
@@ -239,3 +240,25 @@ async def test_a_consumer_on_a_full_server_says_so_and_goes_on_by_itself_without
     await running
     assert [entry.data for entry in reversed(await bus.newest(OUT, 100))] == [event(number) for number in range(20)]
     assert await reasons(service) == []
+
+
+async def test_an_older_and_a_newer_library_of_functions_work_beside_each_other(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rolling redeploy: both kinds of instances commit to the same states and streams."""
+    bus = RedisBus.connect(server_url)
+    await bus._redis.flushall()
+    names = {"old": "quantum_commit_000000000000", "new": redis_bus._NAME}
+    for version in range(6):
+        kind = ("old", "new")[version % 2]
+        with monkeypatch.context() as patch:
+            patch.setattr(redis_bus, "_LIBRARY", redis_bus._LIBRARY.replace(redis_bus._NAME, names[kind]))
+            patch.setattr(redis_bus, "_NAME", names[kind])
+            unit = Unit(states=[StateWrite("{ctl}:state:x", version, kind.encode())], outputs=[Output(OUT, b"x")])
+            assert await bus.commit([unit]) == [Status.OK]
+            assert await bus.commit([unit]) == [Status.STALE]
+    assert len(await bus.newest(OUT, 10)) == 6
+    libraries = {row[1].decode() for row in await bus._redis.function_list()}
+    assert libraries >= set(names.values())
+    await bus._redis.function_delete(names["old"])
+    await bus.close()
