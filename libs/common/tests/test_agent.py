@@ -1,6 +1,7 @@
 """An agent votes or says why not; it never covers an error with HOLD."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from quantum_common.agent.app import Agent
 from quantum_common.agent.core import RAW_HASH, vote
 from quantum_common.agent.slot import AgentSlot
 from quantum_common.agent.spec import ModelSpec
-from quantum_common.bus import Bus, Consumer, RedisBus, Unit, run_consumer
+from quantum_common.bus import Bus, Consumer, MemoryBus, RedisBus, Unit, run_consumer
 from quantum_common.contracts import (
     FEATURES,
     PREDICTIONS,
@@ -225,3 +226,23 @@ async def test_f02_what_the_server_loses_while_bars_arrive_costs_no_vote_and_dou
     voted = [decode(entry.data).bar_ts_ms // HOUR_MS for entry in reversed(entries)]
     assert voted == list(range(loss_at if lost == "everything" else 0, bars))
     await bus.close()
+
+
+class SlowGraph:
+    def run(self, rows: Any) -> Any:
+        time.sleep(0.5)
+        return np.full((len(rows), 3), 1 / 3)
+
+
+async def test_f23_inference_does_not_starve_the_event_loop_that_answers_for_health(
+    settings: FleetSettings, features: str, tmp_path: Path
+) -> None:
+    bus, ticks = MemoryBus(), 0
+    await bus.append(features, feature_event(1))
+    agent = Agent(settings, ROW, bus, slot_with(LoadedModel(Manifest(), SlowGraph()), tmp_path))  # type: ignore[arg-type]
+    working = asyncio.create_task(run_agent(bus, agent, settings))
+    while not working.done():
+        await asyncio.sleep(0.01)
+        ticks += 1
+    assert len(await working) == 1
+    assert ticks > 10

@@ -14,6 +14,7 @@ import pytest
 from quantum_common.bus import (
     Bus,
     Consumer,
+    Lease,
     MemoryBus,
     Output,
     Received,
@@ -262,3 +263,20 @@ async def test_an_older_and_a_newer_library_of_functions_work_beside_each_other(
     assert libraries >= set(names.values())
     await bus._redis.function_delete(names["old"])
     await bus.close()
+
+
+async def test_an_instance_that_stands_by_forgets_the_trouble_it_had_while_it_worked() -> None:
+    bus, stop = MemoryBus(), Stop()
+    consumer = Consumer(bus, [IN], GROUP, "1", lease=Lease(bus, "{ctl}:lease:worker", "1"))
+    consumer.problem = "bus unavailable: from the outage in which it lost the lease"
+    await bus.lease("{ctl}:lease:worker", "another", 60_000)
+
+    async def handle(batch: object) -> None:
+        raise AssertionError("it does not work")
+
+    running = asyncio.create_task(
+        run_consumer(consumer, handle, stopping=lambda: stop.requested, beat=lambda: None, block_ms=20)
+    )
+    await eventually(lambda: consumer.problem is None)
+    stop.request()
+    await running

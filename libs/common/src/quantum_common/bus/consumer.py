@@ -255,6 +255,8 @@ async def _turns(
         beat()
         if lease is not None and not lease.held:
             started_under = -1
+            if lease.elsewhere:  # the server answered, and the work is another instance's
+                consumer.problem = None
             await asyncio.sleep(RENEW_EVERY_S / 5)
             continue
         token = lease.token if lease is not None else 0
