@@ -243,6 +243,33 @@ async def test_a_consumer_on_a_full_server_says_so_and_goes_on_by_itself_without
     assert await reasons(service) == []
 
 
+async def test_f02_a_group_lost_at_any_call_is_made_again_and_hands_everything_out(server_url: str) -> None:
+    """Somebody may destroy it between any two calls of a consumer; none of them may crash the loop."""
+    bus = RedisBus.connect(server_url)
+    await bus._redis.flushall()
+    await bus.append(IN, event(1))
+    assert await bus.read_own_pending(IN, GROUP, "1", "0", 10) == ([], None)
+    await bus.take_over(IN, GROUP, "1")
+    await bus._redis.xgroup_destroy(IN, GROUP)
+    assert await bus.claim(IN, GROUP, "1", min_idle_ms=0, count=10) == []
+    await bus._redis.xgroup_destroy(IN, GROUP)
+    assert await bus.retire(IN, GROUP, idle_ms=0) == 0
+    entries = await bus.read([IN], GROUP, "1", count=10, block_ms=10) or await bus.read(
+        [IN], GROUP, "1", count=10, block_ms=10
+    )
+    await bus._redis.xgroup_destroy(IN, GROUP)
+    assert await bus.commit([Unit(inputs=entries, outputs=[Output(OUT, b"x")])]) == [Status.LOST]
+    assert await bus.newest(OUT, 1) == []
+    assert (
+        len(
+            await bus.read([IN], GROUP, "1", count=10, block_ms=10)
+            or await bus.read([IN], GROUP, "1", count=10, block_ms=10)
+        )
+        == 1
+    )
+    await bus.close()
+
+
 async def test_an_older_and_a_newer_library_of_functions_work_beside_each_other(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,12 @@ class RedisBus:
     async def read_own_pending(
         self, stream: str, group: str, consumer: str, after_id: str, count: int
     ) -> tuple[list[Entry], str | None]:
-        reply = await _reach(self._redis.xreadgroup(group, consumer, {stream: after_id}, count=count))
+        try:
+            reply = await _reach(self._redis.xreadgroup(group, consumer, {stream: after_id}, count=count))
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            return [], None
         rows = [entry_id for _, entries in reply or [] for entry_id, _ in entries]
         return _entries(reply, group, consumer), _text(rows[-1]) if rows else None
 
@@ -105,7 +110,12 @@ class RedisBus:
         return _entries([(stream.encode(), reply[1])], group, consumer)
 
     async def take_over(self, stream: str, group: str, consumer: str) -> None:
-        await self._function("_take_over", [stream], group, consumer)
+        try:
+            await self._function("_take_over", [stream], group, consumer)
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            await self.ensure_group(stream, group)
 
     async def retire(self, stream: str, group: str, *, idle_ms: int) -> int:
         return int(await self._function("_retire", [stream], group, idle_ms))
