@@ -52,6 +52,8 @@ class RiskStore:
         self._traded_before, self._clock = traded_before, clock
         self._lock = asyncio.Lock()
         self._version: int | None = None
+        self._seen = False
+        """Whether this process knew a state that stood on the bus."""
         self.state = RiskState()
         self.config = base
 
@@ -84,16 +86,18 @@ class RiskStore:
             raise StateUnreadable(f"limits changed at run time ({self._key}) do not fit: {error}") from error
 
     async def _first_state(self) -> RiskState:
-        if not self._version and self.state.lost_before:  # known already, and not written yet
-            return self.state
-        if not self._version and not await asyncio.to_thread(self._traded_before):
-            return RiskState()
+        if not self._seen:
+            if self.state.lost_before:  # known already, and not written yet
+                return self.state
+            if not await asyncio.to_thread(self._traded_before):
+                return RiskState()
         log.error("[GOVERNER] HALTED: %s", LOST)
         return after_loss(self._clock())
 
     def _take(self, state: RiskState, version: int) -> None:
         config = with_overrides(self._base, state.overrides)  # first: without it the state does not count as loaded
         self.state, self.config, self._version = state, config, version
+        self._seen = self._seen or version > 0
 
     async def commit(self, step: Step, inputs: Sequence[Entry] = ()) -> Status:
         """Run the step on the newest state and commit it with its outputs and acknowledgements.
