@@ -27,7 +27,7 @@ from chaos.evidence import Evidence, gather
 from chaos.faults import Fault, schedule, write_schedule
 from chaos.fleet import DisturbedFleet
 from chaos.report import judge, last_line, table
-from chaos.takeover import Takeover, TakeoverFleet
+from chaos.takeover import EXPECTED, Takeover, TakeoverFleet
 from chaos.takeover import table as takeover_table
 from quantum_cli.errors import RunFailed
 from quantum_cli.fleet import check_ports_free
@@ -86,7 +86,7 @@ class Market:
     def models_dir(self) -> Path:
         return self.work / f"models-{self.venue}-{'-'.join(self.symbols)}-{iso(self.from_ms).replace(':', '')}"
 
-    def plan(self, name: str) -> tuple[RunPlan, dict[str, Candles]]:
+    def plan(self, name: str, speed: str = "max") -> tuple[RunPlan, dict[str, Candles]]:
         return make_plan(
             data_dir=self.data_dir,
             venue=self.venue,
@@ -94,7 +94,7 @@ class Market:
             timeframe=TIMEFRAME,
             from_ms=self.from_ms,
             to_ms=self.to_ms,
-            speed="max",
+            speed=speed,
             models_dir=self.models_dir,
             state_dir=self.work / name,
             port_offset=self.port_offset,
@@ -218,11 +218,13 @@ def _take_over(market: Market, bars: list[tuple[str, int]], peace: Run, console:
     """Every service under a lease loses its worker three times; the run ends like the undisturbed one."""
     run = _run(market, "takeovers", 0, [], console, TakeoverFleet)
     verdict = judge(run.evidence, _reached(bars, run), run.summary, peace.summary, run.problems)
-    late = [row for row in run.takeovers if row.late]
+    wrong = [*verdict.explained(), *(f"late: {row}" for row in run.takeovers if row.late)]
+    if len(run.takeovers) < EXPECTED:
+        wrong.append(f"{len(run.takeovers)} of {EXPECTED} takeovers in {len(bars)} symbol bars: give more --bars")
     console.print(takeover_table(run.takeovers))
-    if late or not verdict.good:
-        console.print(f"takeovers FAILED; look into {run.state_dir}", *verdict.explained(), *late, sep="\n  ")
-    return not late and verdict.good
+    if wrong or not verdict.good:
+        console.print(f"takeovers FAILED; look into {run.state_dir}", *wrong, sep="\n  ")
+    return not wrong and verdict.good
 
 
 def _reached(bars: list[tuple[str, int]], run: Run) -> list[tuple[str, int]]:
@@ -270,7 +272,7 @@ def _run(
 ) -> Run:
     """One run of the fleet in a new state folder. A run that stalls is judged by what it left behind."""
     shutil.rmtree(market.work / name, ignore_errors=True)
-    plan, candles = market.plan(name)
+    plan, candles = market.plan(name, fleet_type.speed)
     claim_state_dir(plan)
     write_schedule(plan.state_dir / "schedule.jsonl", faults)
     console.print(

@@ -52,6 +52,7 @@ class DisturbedFleet(LocalFleet):
     """A LocalFleet whose services reach server and venue through links, and which carries out a schedule."""
 
     members = (*FLEET, *SECOND)
+    speed = "max"
 
     def __init__(
         self, plan: RunPlan, candles: Mapping[str, Candles], console: Console, seed: int, faults: Sequence[Fault]
