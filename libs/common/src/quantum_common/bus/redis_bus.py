@@ -1,4 +1,4 @@
-"""The bus on a real server: plain redis.asyncio with hiredis, and one server-side function for the commit."""
+"""The bus on a server or cluster: plain redis.asyncio with hiredis, and one server-side function for the commit."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from importlib.resources import files
 from typing import Any
 
 import msgpack
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from quantum_common.bus.client import Client, connect_client
 from quantum_common.bus.port import (
     BusUnavailable,
     Entry,
@@ -31,29 +29,18 @@ _NAME = "quantum_commit_" + hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
 """The name carries the content, so that old and new code coexist in a rolling redeploy."""
 _LIBRARY = f"#!lua name={_NAME}\n" + _SOURCE.replace("@NAME@", _NAME)
 _MAX_INPUTS = 512  # Lua's unpack fails near 8,000 values
-_SOCKET_TIMEOUT_S = 10.0
 
 
 class RedisBus:
-    """Redis ≥ 7.0 or Valkey ≥ 8. `connect` only builds the client; the first call reaches the server."""
+    """Redis ≥ 7.0 or Valkey ≥ 8, one server or a cluster. `connect` builds the client; the first call reaches out."""
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Client) -> None:
         self._redis: Any = client  # its annotations are unions over both protocols
 
     @classmethod
     def connect(cls, url: str) -> RedisBus:
-        """The client's own retries are off: a lost reply would make it write twice. The kit retries, idempotently."""
-        return cls(
-            Redis.from_url(
-                url,
-                decode_responses=False,
-                protocol=2,
-                socket_timeout=_SOCKET_TIMEOUT_S,
-                socket_connect_timeout=5.0,
-                socket_keepalive=True,
-                retry=Retry(NoBackoff(), 0),
-            )
-        )
+        """URLs as `connect_client` takes them."""
+        return cls(connect_client(url))
 
     async def ensure_group(self, stream: str, group: str) -> None:
         try:
@@ -176,8 +163,16 @@ class RedisBus:
         return [list(reversed(members)) for members in await _reach(pipeline.execute())]
 
     async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int | None) -> list[Entry]:
-        reply = await _reach(self._redis.xread(dict(positions), count=count, block=block_ms))
-        return _entries(reply, "", "")
+        by_slot: dict[str, dict[str, str]] = {}
+        for stream, after_id in positions.items():
+            by_slot.setdefault(tag_of(stream), {})[stream] = after_id
+        if block_ms is not None and len(by_slot) > 1:
+            raise ValueError(f"a tail that waits reads one slot, not {sorted(by_slot)}")
+        return [
+            entry
+            for streams in by_slot.values()
+            for entry in _entries(await _reach(self._redis.xread(streams, count=count, block=block_ms)), "", "")
+        ]
 
     async def newest(self, stream: str, count: int) -> list[Entry]:
         return _entries([(stream.encode(), await _reach(self._redis.xrevrange(stream, count=count)))], "", "")
