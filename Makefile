@@ -8,7 +8,7 @@ SOURCES := libs/common/src libs/research/src $(wildcard services/*/src) cli/src
 export OMP_NUM_THREADS := 1
 export QT_DATA_DIR ?= $(abspath ../shared/data)
 
-.PHONY: install up test check cluster docs clean
+.PHONY: install up test check bench chaos chaos-long cluster docs clean
 
 # torch first and pinned, so that nothing that needs it chooses another build.
 $(VENV)/installed: constraints.txt requirements-dev.txt $(wildcard */*/pyproject.toml) cli/pyproject.toml
@@ -35,6 +35,22 @@ check: install
 test: install
 	$(BIN)/pytest
 
+# The peers that are compared with get an environment of their own: they are no part of the product.
+.venv-bench/installed: benchmarks/faststream/requirements.txt
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+bench: install .venv-bench/installed
+	$(BIN)/python benchmarks/bus/run.py
+
+# The real fleet under seeded faults beside the same run in peace: docs/guides/chaos.md. CHAOS="--seed 7" and the like.
+chaos: install
+	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
+
+chaos-long: install
+	PYTHONPATH=tests $(BIN)/python -m chaos --hours $(or $(HOURS),1) $(CHAOS)
+
 # The fleet on a cluster of three masters, each of them killed on the way: docs/guides/cluster.md.
 cluster: install
 	$(BIN)/pytest -m 'cluster or not cluster' tests/pipeline/test_cluster.py
@@ -43,4 +59,4 @@ docs: install
 	$(BIN)/python docs/reference/generate.py
 
 clean:
-	rm -rf $(VENV) state
+	rm -rf $(VENV) .venv-bench state

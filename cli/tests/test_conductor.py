@@ -54,7 +54,7 @@ async def a_bar(bus: MemoryBus) -> None:
     await append(bus, "{paper}:allocations", PositionRejected(decision_id, "HOLD", 0.5, "HOLD", "", 0))
 
 
-async def settled(bus: MemoryBus) -> list[str]:
+async def settled(bus: MemoryBus, **options: Any) -> list[str]:
     """Check the bar as the conductor does after a restart; returns the decisions it counted."""
     decisions: list[str] = []
     async with httpx.AsyncClient() as venue, Redis() as never_asked:
@@ -66,6 +66,7 @@ async def settled(bus: MemoryBus) -> list[str]:
             HOUR,
             lambda *_: None,
             lambda event: decisions.append(event.symbol),
+            **options,
         )
         await conductor._rewind(2 * HOUR)
         await conductor._check_bar(HOUR, 1)
@@ -86,3 +87,10 @@ async def test_a_bar_with_an_event_too_many_ends_the_run() -> None:
     await append(bus, "{p00}:predictions", PredictionAbstained("xgb", "collapsed", ""), "xgb")
     with pytest.raises(RunFailed, match="1 symbols published, but 1.25 predictions"):
         await settled(bus)
+
+
+async def test_what_a_fault_run_injects_can_be_left_out() -> None:
+    bus = MemoryBus()
+    await a_bar(bus)
+    await append(bus, "{p00}:predictions", PredictionAbstained("xgb", "collapsed", "injected"), "xgb")
+    assert await settled(bus, counted=lambda entry: b"injected" not in entry.data) == ["BTCUSDT"]

@@ -47,8 +47,15 @@ VERDICTS = ("PositionApproved", "PositionRejected")
 T = TypeVar("T")
 
 
+def _every(_: Entry) -> bool:
+    return True
+
+
 class Conductor:
-    """Drives one line. `on_bar` gets a bar's open time and how many symbols had it; `on_decision` each decision."""
+    """Drives one line. `on_bar` gets a bar's open time and how many symbols had it; `on_decision` each decision.
+
+    `counted`: entries for which it is false are left out when a bar is checked.
+    """
 
     def __init__(
         self,
@@ -59,10 +66,11 @@ class Conductor:
         timeframe_ms: int,
         on_bar: Callable[[int, int], None],
         on_decision: Callable[[Envelope[DecisionMade]], None],
+        counted: Callable[[Entry], bool] = _every,
     ) -> None:
         self._bus, self._line, self._venue = bus, line, venue
         self._keys, self._step_ms = keys, timeframe_ms
-        self._on_bar, self._on_decision = on_bar, on_decision
+        self._on_bar, self._on_decision, self._counted = on_bar, on_decision, counted
         self._positions: dict[str, str] = {}
         self._moved_at = time.monotonic()
 
@@ -158,7 +166,8 @@ class Conductor:
         """Count the settled bar's events; RunFailed unless each symbol has exactly what it must have."""
         entries = await self._bus.tail(self._positions, count=ALL, block_ms=None)
         self._positions |= {entry.stream: entry.entry_id for entry in entries}
-        events = [event for entry in entries if (event := _event(entry)) and event.bar_ts_ms == bar_ts_ms]
+        found = [event for entry in entries if self._counted(entry) and (event := _event(entry))]
+        events = [event for event in found if event.bar_ts_ms == bar_ts_ms]
         decisions = {event.event_id: event for event in events if isinstance(event.payload, DecisionMade)}
         verdicts = [event for event in events if event.kind in VERDICTS and event.payload.decision_id in decisions]
         seen = {

@@ -115,10 +115,10 @@ class Child:
 class Supervisor:
     """Owns the children. Use as an async context manager: leaving it ends them all, last started first."""
 
-    def __init__(self, on_crash: Callable[[Child, int], None]) -> None:
+    def __init__(self, on_crash: Callable[[Child, int], None], longest_pause_s: float = LONGEST_PAUSE_S) -> None:
         self._children: list[Child] = []
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._on_crash = on_crash
+        self._on_crash, self._longest_pause_s = on_crash, longest_pause_s
         self._ending = False
 
     async def __aenter__(self) -> Supervisor:
@@ -169,7 +169,7 @@ class Supervisor:
             if time.monotonic() - child.started_at > STEADY_AFTER_S:
                 pause_s = FIRST_PAUSE_S
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, self._longest_pause_s)
             if child.stopping:
                 return
             await child.start()

@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from quantum_cli.line import Line
 from quantum_cli.plan import RunPlan, iso
 from quantum_cli.running import RunningFleet, announced, token_path
 from quantum_cli.supervisor import Child, Supervisor
-from quantum_common.bus import RedisBus, connect_client
+from quantum_common.bus import Entry, RedisBus, connect_client
 from quantum_common.bus.embedded import server_command
 from quantum_common.candles import Candles
 from quantum_common.contracts import REGISTRY, Keys, dead
@@ -87,6 +87,8 @@ def close_times_ms(plan: RunPlan, candles: Mapping[str, Candles]) -> list[int]:
 class LocalFleet:
     """One run of `quantum up` from its first process to its last."""
 
+    members: Sequence[FleetMember] = FLEET
+
     def __init__(self, plan: RunPlan, candles: Mapping[str, Candles], console: Console) -> None:
         self._plan, self._console = plan, console
         self._times = close_times_ms(plan, candles)
@@ -136,7 +138,14 @@ class LocalFleet:
             if self._plan.cluster_url:
                 await claim_cluster(redis, self._plan.state_dir)
             conductor = Conductor(
-                bus, Line(redis, keys), venue, keys, self._plan.timeframe_ms, display.on_bar, display.on_decision
+                bus,
+                Line(redis, keys),
+                venue,
+                keys,
+                self._plan.timeframe_ms,
+                display.on_bar,
+                display.on_decision,
+                self._counted,
             )
             await self._start_services(redis_url, conductor)
             me = RunningFleet(os.getpid(), redis_url, control_url, keys.partitions)
@@ -168,7 +177,7 @@ class LocalFleet:
         settings = environment(self._plan, redis_url, self._token)
         await self._ready(VENUE, await self._start(VENUE, settings))
         self._say_where_it_goes_on(await conductor.announce())
-        children = [(member, await self._start(member, settings)) for member in FLEET]
+        children = [(member, await self._start(member, settings)) for member in self.members]
         for member, child in children:
             await self._ready(member, child)
         self._console.print(
@@ -203,6 +212,10 @@ class LocalFleet:
     async def _measure_memory(self) -> None:
         pids = [child.process.pid for child in self._supervisor.children if child.process]
         self.tally.peak_pss_mb = max(self.tally.peak_pss_mb, await asyncio.to_thread(_pss_mb, pids))
+
+    def _counted(self, entry: Entry) -> bool:
+        """Whether the conductor counts an entry; a fault run leaves out what it injected."""
+        return True
 
     def _crashed(self, child: Child, code: int) -> None:
         self._console.print(

@@ -33,6 +33,14 @@ async def steady(stop, beat):
         await stop.wait(0.05)
     print("drained", flush=True)
 
+async def stubborn(stop, beat):
+    for _ in range(2):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+    await asyncio.sleep(60)
+
 async def crashing(stop, beat):
     await asyncio.sleep(0.2)
     raise {error}
@@ -73,6 +81,16 @@ async def test_a_signal_drains_the_loops_and_exits_zero(number: signal.Signals) 
     output, _ = await asyncio.to_thread(process.communicate, timeout=5)
     assert process.returncode == 0
     assert "drained" in output
+
+
+async def test_a_loop_that_swallows_its_cancellation_ends_all_the_same() -> None:
+    port = free_port()
+    process = started(port, "stubborn")
+    await eventually(lambda: alive(port), within_s=15)
+    process.terminate()
+    output, _ = await asyncio.to_thread(process.communicate, timeout=5.5)
+    assert process.returncode == 0
+    assert "did not drain in time" in output
 
 
 async def test_f23_a_crashed_loop_ends_the_process_with_code_one() -> None:

@@ -288,6 +288,35 @@ async def test_f15_a_lost_reply_gives_neither_a_second_verdict_nor_a_second_rese
     assert (len(state.reservations), state.daily_trades) == (1, 1)
 
 
+class LostReply(MemoryBus):
+    """A cut between the server's work and its reply: everything is done, nobody is told."""
+
+    cut = False
+
+    async def commit(self, units: Sequence[Unit]) -> list[Status]:
+        statuses = await super().commit(units)
+        if self.cut:
+            self.cut = False
+            raise BusUnavailable("reply lost")
+        return statuses
+
+
+async def test_an_account_taken_in_under_a_lost_reply_lets_its_bar_be_settled(tmp_path: Path) -> None:
+    bus = LostReply()
+    fleet = await fleet_on(bus, tmp_path)
+    await fleet.features(BTC, 1)
+    await fleet.decision(BTC, "BUY", 0.8)
+    await fleet.turn()
+    assert await fleet.verdicts() == []
+    await fleet.account()
+    bus.cut = True
+    with pytest.raises(BusUnavailable):
+        await fleet.turn()
+    await fleet.start()
+    assert len(await fleet.verdicts()) == 1
+    assert await fleet.pending() == 0
+
+
 async def test_two_instances_that_hold_the_same_bar_give_one_verdict(tmp_path: Path) -> None:
     fleet = await fleet_on(MemoryBus(), tmp_path)
     await fleet.features(BTC, 2)

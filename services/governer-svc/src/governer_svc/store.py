@@ -11,7 +11,7 @@ import msgspec
 from governer_svc.config import RiskConfig, with_overrides
 from governer_svc.errors import Contended, InvalidRiskConfig, StateUnreadable
 from governer_svc.state import RiskState, decode_state, encode_state
-from quantum_common.bus import Bus, Entry, Lease, Output, StateWrite, Status, Unit, Watermark
+from quantum_common.bus import Bus, BusUnavailable, Entry, Lease, Output, StateWrite, Status, Unit, Watermark
 
 ATTEMPTS = 20
 
@@ -94,7 +94,11 @@ class RiskStore:
             config = with_overrides(self._base, change.state.overrides)
             write = StateWrite(self._key, version, encode_state(change.state), plain_fields(change.state, config))
             unit = Unit(inputs, [write], change.watermarks, (), change.outputs)
-            status = (await self._bus.commit([self._lease.fence(unit) if inputs else unit]))[0]
+            try:
+                status = (await self._bus.commit([self._lease.fence(unit) if inputs else unit]))[0]
+            except BusUnavailable:
+                self._version = None  # it may have been done: what is known here may be old
+                raise
             if status is Status.OK:
                 self._take(change.state, version + 1)
                 return status

@@ -124,10 +124,12 @@ class Agent:
         )
 
 
-def build(settings: FleetSettings, spec: ModelSpec) -> Service:
-    """The agent's service: one consumer loop on the features streams."""
-    bus = RedisBus.connect(settings.redis_url.get_secret_value())
-    slot = AgentSlot(settings, spec)
+def build(
+    settings: FleetSettings, spec: ModelSpec, bus: Bus | None = None, slot: ModelSlot[LoadedModel] | None = None
+) -> Service:
+    """The agent's service: one consumer loop on the features streams; any number of replicas share them."""
+    bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
+    slot = slot or AgentSlot(settings, spec)
     agent = Agent(settings, spec, bus, slot)
 
     async def consume(stop: Stop, beat: Any) -> None:

@@ -24,6 +24,8 @@ MAX_FAILURES_ALONE = 3
 CLAIM_EVERY_S = 5.0
 WORST_HANDLER_MS = 10_000
 """Entries idle for longer are claimed: no handler takes so long, their consumer is gone."""
+FUTURE_MS = 86_400_000
+"""How far ahead of this machine's clock a bar may open."""
 RETIRE_EVERY_S = 60.0
 RETIRED_AFTER_MS = 600_000
 """A consumer that holds nothing and has not asked for so long is a replica that is gone."""
@@ -143,10 +145,12 @@ class Consumer:
         deadline = time.monotonic() + block_ms / 1000
         entries: list[Entry] = []
         while not entries:
+            left_ms = max(1, round((deadline - time.monotonic()) * 1000))
             for slot in self._by_slot.keys() - self._reading.keys():
-                streams = self._by_slot[slot]
                 self._reading[slot] = asyncio.create_task(
-                    self._bus.read(streams, self._group, self._instance, count=self._batch, block_ms=block_ms)
+                    self._bus.read(
+                        self._by_slot[slot], self._group, self._instance, count=self._batch, block_ms=left_ms
+                    )
                 )
             await asyncio.wait(self._reading.values(), return_when=asyncio.FIRST_COMPLETED)
             for slot in [slot for slot, task in self._reading.items() if task.done()]:
@@ -211,6 +215,9 @@ def _decoded(entry: Entry) -> Envelope[Any]:
     event = decode(entry.data)
     if event.kind not in kinds_of(entry.stream):
         raise BadEvent(f"kind: {event.kind} does not belong on {entry.stream}")
+    if event.bar_ts_ms > time.time() * 1000 + FUTURE_MS:
+        # Its watermark would refuse every bar up to then.
+        raise BadEvent(f"bar_ts_ms: {event.bar_ts_ms} of {event.kind} lies in the future")
     return event
 
 

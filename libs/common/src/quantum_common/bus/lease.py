@@ -28,12 +28,12 @@ RENEW_EVERY_S = 0.25
 class Lease:
     """One process's claim to a lease. `keep` holds it while the work goes on; `fence` puts it on what is committed."""
 
-    def __init__(self, bus: Bus, key: str, instance: str, *, ttl_ms: int = TTL_MS) -> None:
-        self._bus, self.key, self._ttl_ms = bus, key, ttl_ms
+    def __init__(self, bus: Bus, key: str, instance: str, *, ttl_ms: int | None = None) -> None:
+        self._bus, self.key, self._ttl_ms = bus, key, ttl_ms or TTL_MS
         self._owner = f"{instance}:{uuid.uuid4().hex}"
         """Of this process: a restarted instance is another owner than the one that was killed, or hangs."""
         self._until = 0.0
-        self._asked = False
+        self._asked = self._ending = False
         self.token = 0
 
     @property
@@ -70,16 +70,18 @@ class Lease:
     @contextlib.asynccontextmanager
     async def keep(self, stopping: Callable[[], bool]) -> AsyncIterator[None]:
         """Renew in the background, also while the work awaits something long; give it back at the end."""
+        self._ending = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 keeping = tasks.create_task(self._keep(stopping), name=f"lease {self.key}")
                 yield
+                self._ending = True  # the client sometimes swallows a cancellation
                 keeping.cancel()
         finally:
             await self._give_back()
 
     async def _keep(self, stopping: Callable[[], bool]) -> None:
-        while self.held or not stopping():  # a stopping instance takes nothing new
+        while not self._ending and (self.held or not stopping()):  # a stopping instance takes nothing new
             with contextlib.suppress(BusUnavailable):
                 await self.renew()
             await asyncio.sleep(RENEW_EVERY_S)

@@ -155,7 +155,7 @@ class Bus(Protocol):
     async def read(
         self, streams: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int
     ) -> list[Entry]:
-        """New entries; recreates a lost group. Waits up to `block_ms`, which must stay below the socket timeout."""
+        """New entries; recreates a lost group. Waits up to `block_ms` (0: not at all), below the socket timeout."""
 
     async def read_own_pending(
         self, stream: str, group: str, consumer: str, after_id: str, count: int

@@ -54,7 +54,9 @@ class RedisBus:
     ) -> list[Entry]:
         try:
             reply = await _reach(
-                self._redis.xreadgroup(group, consumer, dict.fromkeys(streams, ">"), count=count, block=block_ms)
+                self._redis.xreadgroup(
+                    group, consumer, dict.fromkeys(streams, ">"), count=count, block=block_ms or None
+                )
             )
         except ResponseError as error:
             if "NOGROUP" not in str(error):

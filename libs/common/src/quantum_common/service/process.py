@@ -125,12 +125,16 @@ class LoopEnded(QuantumError):
 
 
 async def _drain(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Let the loops end; those that are late are cancelled, again and again, because clients sometimes swallow it."""
     if not tasks:
         return
     _, late = await asyncio.wait(tasks, timeout=DRAIN_S - 1)
     for task in late:
         log.error("loop %s did not drain in time", task.get_name())
-        task.cancel()
+    while late:
+        for task in late:
+            task.cancel()
+        _, late = await asyncio.wait(late, timeout=0.1)
 
 
 def _listen(host: str, port: int) -> socket.socket:
