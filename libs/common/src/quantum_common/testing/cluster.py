@@ -99,13 +99,13 @@ def running_cluster(data_dir: Path, nodes: int = 3) -> Iterator[RunningCluster]:
 
 
 def _wait(what: str, check: Callable[[], bool], within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
+    deadline, problem = time.monotonic() + within_s, ""
     while True:
         try:
             if check():
                 return
-        except RedisError as error:
-            what = f"{what} ({error})" if "(" not in what else what
+        except RedisError as error:  # not up yet, or reading its append-only file
+            problem = f": {error}"
         if time.monotonic() > deadline:
-            raise RuntimeError(f"not within {within_s:.0f} s: {what}")
+            raise RuntimeError(f"not within {within_s:.0f} s: {what}{problem}")
         time.sleep(0.02)
