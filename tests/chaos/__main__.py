@@ -27,6 +27,8 @@ from chaos.evidence import Evidence, gather
 from chaos.faults import Fault, schedule, write_schedule
 from chaos.fleet import DisturbedFleet
 from chaos.report import judge, last_line, table
+from chaos.takeover import Takeover, TakeoverFleet
+from chaos.takeover import table as takeover_table
 from quantum_cli.errors import RunFailed
 from quantum_cli.fleet import check_ports_free
 from quantum_cli.plan import (
@@ -67,6 +69,7 @@ class Run:
     wall_s: float = 0.0
     ended: bool = True
     """False: it stalled or took too long."""
+    takeovers: list[Takeover] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--symbols", default="BTCUSDT,ETHUSDT,SOLUSDT")
     parser.add_argument("--work", type=Path, help="keeps models and runs; without it they are removed at a good end")
     parser.add_argument("--hours", type=float, help="new seeds until one fails or the hours are over")
+    parser.add_argument(
+        "--takeovers",
+        action=argparse.BooleanOptionalAction,
+        help="measure takeovers only, or leave them out; default: with a list of seeds before them",
+    )
     parser.add_argument("--port-offset", type=int, default=23_000)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.takeovers is None and (options.seed is not None or options.hours is not None):
+        options.takeovers = False
+    return options
 
 
 def _market(work: Path, options: argparse.Namespace) -> Market:
@@ -184,6 +195,9 @@ def _runs(market: Market, options: argparse.Namespace, console: Console) -> bool
         console.print(f"the undisturbed run in {peace.state_dir} is no measure:", *calm.explained(), sep="\n  ")
         return False
     console.print(f"undisturbed: {peace.summary['fills']} fills, {peace.wall_s:.0f} s")
+    good = options.takeovers is False or _take_over(market, bars, peace, console)
+    if options.takeovers:
+        return good
     rows, bad = [], []
     for seed in _seeds(options):
         run = _run(market, f"seed-{seed}", seed, schedule(seed, options.bars, options.rate), console)
@@ -197,7 +211,18 @@ def _runs(market: Market, options: argparse.Namespace, console: Console) -> bool
         print(last_line(seed, len(bars), _kills(run), verdict), flush=True)
         if bad and options.hours is not None:
             break
-    return not bad
+    return good and not bad
+
+
+def _take_over(market: Market, bars: list[tuple[str, int]], peace: Run, console: Console) -> bool:
+    """Every service under a lease loses its worker three times; the run ends like the undisturbed one."""
+    run = _run(market, "takeovers", 0, [], console, TakeoverFleet)
+    verdict = judge(run.evidence, _reached(bars, run), run.summary, peace.summary, run.problems)
+    late = [row for row in run.takeovers if row.late]
+    console.print(takeover_table(run.takeovers))
+    if late or not verdict.good:
+        console.print(f"takeovers FAILED; look into {run.state_dir}", *verdict.explained(), *late, sep="\n  ")
+    return not late and verdict.good
 
 
 def _reached(bars: list[tuple[str, int]], run: Run) -> list[tuple[str, int]]:
@@ -235,7 +260,14 @@ def _bars(market: Market) -> list[tuple[str, int]]:
     ]
 
 
-def _run(market: Market, name: str, seed: int, faults: Sequence[Fault], console: Console) -> Run:
+def _run(
+    market: Market,
+    name: str,
+    seed: int,
+    faults: Sequence[Fault],
+    console: Console,
+    fleet_type: type[DisturbedFleet] = DisturbedFleet,
+) -> Run:
     """One run of the fleet in a new state folder. A run that stalls is judged by what it left behind."""
     shutil.rmtree(market.work / name, ignore_errors=True)
     plan, candles = market.plan(name)
@@ -247,7 +279,7 @@ def _run(market: Market, name: str, seed: int, faults: Sequence[Fault], console:
     started, ended = time.monotonic(), True
     with (plan.state_dir / "chaos.log").open("w") as log:
         log_console = Console(file=log, highlight=False, width=200)
-        fleet = DisturbedFleet(plan, candles, log_console, seed, faults)
+        fleet = fleet_type(plan, candles, log_console, seed, faults)
 
         async def bounded() -> None:
             async with asyncio.timeout(RUN_TIMEOUT_S):
@@ -264,7 +296,16 @@ def _run(market: Market, name: str, seed: int, faults: Sequence[Fault], console:
     counts = dict(fleet.injected.counts)
     if skipped := fleet.injected.skipped:
         console.print(f"  {skipped} faults found nothing to hit")
-    return Run(plan.state_dir, summary, gather(plan.state_dir), counts, fleet.injected.problems, wall_s, ended)
+    return Run(
+        plan.state_dir,
+        summary,
+        gather(plan.state_dir),
+        counts,
+        fleet.injected.problems,
+        wall_s,
+        ended,
+        fleet.takeovers if isinstance(fleet, TakeoverFleet) else [],
+    )
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ class DisturbedFleet(LocalFleet):
             )
 
     async def _live(self, member: FleetMember) -> None:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port(member)}", timeout=2) as client:
+        async with httpx.AsyncClient(base_url=self._url(member), timeout=2) as client:
             while True:
                 with suppress(httpx.HTTPError):
                     if (await client.get("/health/live")).status_code == 200:
