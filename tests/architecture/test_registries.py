@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from quantum_cli.fleet import FLEET, VENUE
+from quantum_common.bus import Watermark
 from quantum_common.contracts.envelope import PAYLOADS
-from quantum_common.contracts.streams import REGISTRY
+from quantum_common.contracts.streams import REGISTRY, Keys, dead
 from quantum_common.domain.agents import AGENT_SERVICES, AGENTS
 from quantum_common.service import FleetSettings
 from quantum_common.service.names import FLEET_NAMES
@@ -83,3 +84,16 @@ def test_f05_every_stream_has_a_live_producer_and_its_consumers_exist() -> None:
 def test_every_kind_of_event_stands_on_exactly_one_stream() -> None:
     kinds = [kind for spec in REGISTRY for kind in spec.kinds]
     assert sorted(kinds) == sorted(PAYLOADS)
+
+
+def test_f22_every_family_of_keys_has_its_owner_and_its_limit_in_the_guide() -> None:
+    keys, guide = Keys(partitions=1, account="account"), (ROOT / "docs/guides/streams.md").read_text()
+    names = [*(keys.stream(spec) for spec in REGISTRY), keys.counters("meta-svc"), keys.features_progress()]
+    names += [keys.window("<symbol>", "<timeframe>"), keys.state("feature-svc", "<symbol>"), keys.lease("<service>")]
+    names += [keys.account_state(service) for service in ("governer-svc", "executor-svc")]
+    names += [Watermark("{p00}:<stream>", "", "", 0).key, dead("}<stream>")]
+    assert [name for name in names if name.partition("}")[2] not in guide] == []
+    makers = {name for name, value in vars(Keys).items() if callable(value) and not name.startswith("_")}
+    assert makers - {"tag", "all_streams", "subscribed", "subscribed_in"} == {
+        "stream", "lease", "window", "state", "account_state", "features_progress", "counters",
+    }, "a new family of keys: write down its owner and limit"  # fmt: skip

@@ -1,9 +1,10 @@
 """`python -m chaos.soak`: the real fleet at full speed for a long time, with everything that could grow measured.
 
 Real 1h candles of five symbols where `QT_DATA_DIR` has them, else a synthetic market. A symbol bar a second is 12
-times what five symbols of 1m bars bring, and the fleet does tens of them. Judged after the first third (warm-up): in the last third
-no process, and not the server, may need more than a tenth above what it needed in the middle one, and no stream may be
-longer than the recorder keeps, with what comes between two trims. Exit codes: 0 flat, 1 not flat or not ended well.
+times what five symbols of 1m bars bring, and the fleet does tens of them. Judged after the first third (warm-up): in
+the last third no process, and not the server, may need more than a tenth above what it needed in the middle one, and
+no stream may be longer than the recorder keeps, with what comes between two trims. Exit codes: 0 flat, 1 not flat or
+not ended well.
 """
 
 from __future__ import annotations

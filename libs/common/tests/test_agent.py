@@ -1,5 +1,7 @@
 """An agent votes or says why not; it never covers an error with HOLD."""
 
+import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +15,7 @@ from quantum_common.agent.app import Agent
 from quantum_common.agent.core import RAW_HASH, vote
 from quantum_common.agent.slot import AgentSlot
 from quantum_common.agent.spec import ModelSpec
-from quantum_common.bus import Bus, Consumer, Unit
+from quantum_common.bus import Bus, Consumer, MemoryBus, RedisBus, Unit, run_consumer
 from quantum_common.contracts import (
     FEATURES,
     PREDICTIONS,
@@ -29,7 +31,8 @@ from quantum_common.contracts import (
 from quantum_common.domain import Action
 from quantum_common.features import SEQUENCE_BARS, pack_vector
 from quantum_common.models.serving import Graph, LoadedModel
-from quantum_common.service import FleetSettings
+from quantum_common.service import FleetSettings, Stop
+from quantum_common.testing import eventually
 
 ROW = ModelSpec("xgb", "row", "relative")
 WINDOW = ModelSpec("nhits", "window", "relative")
@@ -187,3 +190,59 @@ def test_the_action_is_the_most_probable_class() -> None:
     made = vote(ROW, np.array([0.2, 0.1, 0.7]), "v", 0.1)
     assert isinstance(made, PredictionMade)
     assert (made.action, made.confidence) == (Action.BUY, 0.7)
+
+
+@pytest.mark.parametrize("lost", ["group", "group and functions", "everything"])
+async def test_f02_what_the_server_loses_while_bars_arrive_costs_no_vote_and_doubles_none(
+    server_url: str, settings: FleetSettings, features: str, tmp_path: Path, lost: str
+) -> None:
+    """After a loss of everything, the bars after it are voted on: those before are gone with the server's memory."""
+    bus, stop, bars, loss_at = RedisBus.connect(server_url), Stop(), 60, 30
+    await bus._redis.flushall()
+    model = LoadedModel(Manifest(), softmax_graph((18,)))  # type: ignore[arg-type]
+    agent = Agent(settings, ROW, bus, slot_with(model, tmp_path))
+    consumer = Consumer(bus, settings.keys.all_streams(FEATURES), settings.service, "1")
+    running = asyncio.create_task(
+        run_consumer(consumer, agent.handle, stopping=lambda: stop.requested, beat=lambda: None, block_ms=20)
+    )
+    await eventually(lambda: bus._redis.exists(features))
+    for bar in range(bars):
+        if bar == loss_at and lost == "everything":
+            await bus._redis.flushall()
+        elif bar % 10 == 5 and lost != "everything":
+            await bus._redis.xgroup_destroy(features, settings.service)
+        if bar == loss_at and lost != "group":
+            await bus._redis.function_flush()
+        await bus.append(features, feature_event(bar))
+
+    async def done() -> bool:
+        group = (await bus.stream_infos([features]))[features].groups.get(settings.service)
+        return group is not None and group.lag == 0 and not group.pending
+
+    await eventually(done)
+    stop.request()
+    await running
+    entries = await bus.newest(settings.keys.stream(PREDICTIONS, "BTCUSDT"), 1000)
+    voted = [decode(entry.data).bar_ts_ms // HOUR_MS for entry in reversed(entries)]
+    assert voted == list(range(loss_at if lost == "everything" else 0, bars))
+    await bus.close()
+
+
+class SlowGraph:
+    def run(self, rows: Any) -> Any:
+        time.sleep(0.5)
+        return np.full((len(rows), 3), 1 / 3)
+
+
+async def test_f23_inference_does_not_starve_the_event_loop_that_answers_for_health(
+    settings: FleetSettings, features: str, tmp_path: Path
+) -> None:
+    bus, ticks = MemoryBus(), 0
+    await bus.append(features, feature_event(1))
+    agent = Agent(settings, ROW, bus, slot_with(LoadedModel(Manifest(), SlowGraph()), tmp_path))  # type: ignore[arg-type]
+    working = asyncio.create_task(run_agent(bus, agent, settings))
+    while not working.done():
+        await asyncio.sleep(0.01)
+        ticks += 1
+    assert len(await working) == 1
+    assert ticks > 10

@@ -11,7 +11,7 @@ from executor_svc.adapters.venue import CcxtVenue, make_exchange
 from executor_svc.errors import VenueRefused, VenueUnreachable
 from executor_svc.executor import Executor
 from executor_svc.settings import ExecutorSettings
-from quantum_common.bus import BusUnavailable
+from quantum_common.bus import BusUnavailable, MemoryBus
 from quantum_common.contracts import (
     ALLOCATIONS,
     AccountUpdated,
@@ -331,3 +331,33 @@ async def test_f32_live_the_time_stop_comes_without_a_bar_from_the_bus(make_line
     assert (await line.events(TradeClosed))[0].exit_reason == "time_stop"
     assert await resting(line) == (0, 0, 0)
     assert (await line.events(AccountUpdated))[-1].positions == ()
+
+
+# The bus lost its data
+
+
+async def test_f28_with_its_book_gone_and_a_position_at_the_venue_nothing_is_opened(make_line):
+    line = await make_line([FLAT] * 6)
+    await line.start()
+    await entered(line)
+    line.bus = MemoryBus()
+    await line.trading("ACTIVE")
+    await line.start()
+    assert line.executor.not_ready() == [
+        "position of BTCUSDT differs from the venue's",
+        "open orders of BTCUSDT that are not ours",
+    ]
+    await line.step(BAR + HOUR_MS)
+    await line.approve(bar_ts_ms=BAR + HOUR_MS)
+    assert await line.events(OrderSubmitted) == []
+    assert await resting(line) == (1, 0, 2), "its stop and target stay where they are"
+    await reconcile(line)
+    assert await resting(line) == (1, 0, 2)
+    [rejected] = await line.events(OrderRejected)
+    assert (rejected.role, rejected.reason) == (Role.ENTRY, "POSITION_DRIFTED")
+    quantity = str(next(iter(line.executor.journal.book.drifts.values())))
+    await line.venue._exchange.create_order(BTC, "market", "sell", quantity, None, {"reduceOnly": True})
+    await reconcile(line)
+    assert await resting(line) == (0, 0, 0), "what protected the position an operator closed by hand goes"
+    await line.start()
+    assert line.executor.not_ready() == []

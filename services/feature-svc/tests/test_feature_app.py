@@ -437,3 +437,30 @@ async def test_a_replay_publishes_a_bar_that_one_symbol_does_not_have_and_report
 
 async def reported(bus: Bus, progress: dict[str, int]) -> bool:
     return await bus.counters(KEYS.features_progress()) == progress
+
+
+async def test_f02_after_the_server_came_back_empty_it_warms_up_from_the_venue_and_goes_on(tmp_path: Any) -> None:
+    with running_server(tmp_path) as url:
+        bus, venue, stop = RedisBus.connect(url), market(), Stop()
+        service = build(settings(), RedisBus.connect(url), venue)
+        loops = [asyncio.create_task(loop(stop, lambda: None)) for loop in service.loops.values()]
+
+        async def close_of(minute: int) -> None:
+            venue.now_ms = (minute + 1) * MINUTE
+            await bus.append(KEYS.stream(CONTROL), clock_look(venue.now_ms))
+            await eventually(lambda: reported(bus, {"looked_ms": venue.now_ms, "published": 3}))
+
+        await close_of(FIRST)
+        await bus._redis.flushall()
+        await bus._redis.function_flush()
+        await close_of(FIRST + 1)
+        stop.request()
+        await asyncio.gather(*loops)
+        found = await published(bus)
+        for close in service.closing:
+            await close()
+        await bus.close()
+    assert [(event.symbol, event.bar_ts_ms // MINUTE) for event in found] == [
+        (symbol, minute) for minute in (FIRST, FIRST + 1) for symbol in ("A", "B", "C")
+    ]
+    assert found[-1].payload.values == tuple(table_of(venue.rows["C"]).values[FIRST + 1].tolist())

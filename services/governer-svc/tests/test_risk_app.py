@@ -563,7 +563,7 @@ async def test_the_mirror_has_the_documented_fields(tmp_path: Path) -> None:
     fleet = await fleet_on(MemoryBus(), tmp_path)
     await fleet.account(equity=9_900)
     await fleet.turn()
-    await Mirror(fleet.settings.mirror_path, fleet.service.store, fleet.service.lease).write()
+    await Mirror(fleet.settings.mirror_path, "paper", fleet.service.store, fleet.service.lease).write()
     document = msgspec.json.decode((tmp_path / "governer_state.json").read_bytes())
     assert set(document) >= {
         "initial_balance",

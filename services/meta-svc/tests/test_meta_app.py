@@ -422,3 +422,53 @@ async def test_too_many_overrides_warn_in_the_documented_words(tmp_path, publish
         await meta.turn()
     assert "High override rate: 100 % (threshold: 40 %)" in caplog.messages
     assert (await meta.board.status())["override_rate"] == 1.0
+
+
+async def decided_all(bus, count):
+    infos = await bus.stream_infos(STREAMS)
+    groups = [info.groups.get("meta-svc") for info in infos.values()]
+    idle = all(group and not group.pending and group.lag == 0 for group in groups)
+    return idle and len(await decisions(bus)) >= count
+
+
+@pytest.mark.parametrize("functions_too", [False, True])
+async def test_f02_groups_lost_while_bars_arrive_lose_and_double_no_decision(server_url, functions_too):
+    bus, bars = RedisBus.connect(server_url), 60
+    await bus._redis.flushall()
+    meta, stop = Instance(bus), Stop()
+    running = asyncio.create_task(meta.app.consume(stop, lambda: None))
+    await eventually(lambda: meta.app.lease.held)
+    for number in range(bars):
+        await put_bar(bus, bar=BAR + number * HOUR)
+        if number % 10 == 5:
+            for stream in STREAMS:
+                await bus._redis.xgroup_destroy(stream, "meta-svc")
+            if functions_too:
+                await bus._redis.function_flush()
+    await eventually(lambda: decided_all(bus, bars), within_s=20)
+    stop.request()
+    await running
+    assert [made.bar_ts_ms for made in await decisions(bus)] == [BAR + number * HOUR for number in range(bars)]
+    assert all(len(made.payload.votes) == 4 for made in await decisions(bus))
+    assert await bus.newest(f"{STREAMS[0]}:dead", 1) == await bus.newest(f"{STREAMS[1]}:dead", 1) == []
+    await bus.close()
+
+
+async def test_f02_a_server_that_came_back_empty_gets_decisions_of_the_bars_after_it(server_url):
+    bus = RedisBus.connect(server_url)
+    await bus._redis.flushall()
+    meta, stop = Instance(bus), Stop()
+    running = asyncio.create_task(meta.app.consume(stop, lambda: None))
+    await eventually(lambda: meta.app.lease.held)
+    await put_bar(bus)
+    await eventually(lambda: decided_all(bus, 1))
+    token = meta.app.lease.token
+    await bus._redis.flushall()
+    await bus._redis.function_flush()
+    await put_bar(bus, bar=BAR + HOUR)
+    await eventually(lambda: decided_all(bus, 1))
+    assert [made.bar_ts_ms for made in await decisions(bus)] == [BAR + HOUR]
+    assert meta.app.lease.token > token
+    stop.request()
+    await running
+    await bus.close()

@@ -1,6 +1,5 @@
 """The recorder on the bus: what is acknowledged is written, and what is written twice is read once."""
 
-import asyncio
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,12 @@ from quantum_common.contracts import (
     envelope,
 )
 from quantum_common.domain.signal import OrderSide, Role
-from quantum_common.service import Stop, build_app
+from quantum_common.service import build_app
 from quantum_common.testing import running_server
 from recorder_svc.app import Recorder, build
 from recorder_svc.archive import days, read_day
 from recorder_svc.settings import Settings
+from recorder_svc.trimming import Trimmer
 
 DAY = 86_400_000
 BAR = 19_700 * DAY
@@ -220,7 +220,7 @@ async def test_the_api_shows_the_newest_rows_of_a_symbol(tmp_path: Path) -> None
 async def test_f22_streams_are_trimmed_up_to_what_every_group_has_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recorder_svc.app.KEPT_ENTRIES", 1)
+    monkeypatch.setattr("recorder_svc.trimming.KEPT_ENTRIES", 1)
     fleet = Fleet(MemoryBus(), tmp_path)
     stream = fleet.settings.keys.stream(PREDICTIONS, BTC)
     meta = Consumer(fleet.bus, [stream], "meta-svc", "1")
@@ -239,8 +239,6 @@ async def test_f22_streams_are_trimmed_up_to_what_every_group_has_read(
 
 
 async def trim_once(fleet: Fleet) -> None:
-    stop = Stop()
-    trimming = asyncio.create_task(fleet.recorder.trim(stop, lambda: None))
-    await asyncio.sleep(0.05)
-    stop.request()
-    await trimming
+    trimmer = Trimmer(fleet.settings, fleet.bus)
+    await trimmer.trim()
+    await trimmer.close()

@@ -40,6 +40,8 @@ def build(settings: ExecutorSettings, bus: Bus | None = None, venue: VenuePort |
             "watch": executor.watch,
         },
         routers=[router(settings, executor)],
+        bus=bus,
+        consumers=[consumer],
         not_ready=executor.not_ready,
         info=lambda: {"mode": settings.mode, "exchange": settings.exchange, "works": executor.lease.held},
         closing=[venue.close, bus.close],

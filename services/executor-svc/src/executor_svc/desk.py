@@ -78,23 +78,36 @@ class Desk:
         await self._plan_and_commit(work)
 
     async def sweep(self) -> None:
-        """Open orders the book lacks: ours are cancelled, others are a drift that stops entries (F18, F29)."""
+        """Open orders the book lacks: ours are cancelled, others are a drift that stops entries (F18, F29).
+
+        Ours stay where the book lacks the position too: what was lost then is the book, and they protect it.
+        """
         foreign: dict[str, int] = {}
         for symbol in sorted(self._venue.markets):
-            for found in await self._venue.open_orders(symbol):
-                known = self._journal.book.orders_of(symbol)
-                ids = {o.client_order_id for o in known}
-                if found.client_order_id in ids or found.venue_order_id in {o.spawned_order_id for o in known}:
-                    continue
-                if found.client_order_id.startswith(ID_PREFIX):
+            unknown = [found for found in await self._venue.open_orders(symbol) if not self._known(symbol, found)]
+            book_lost = bool(unknown) and await self._holds_beyond_the_book(symbol)
+            for found in unknown:
+                ours = found.client_order_id.startswith(ID_PREFIX)
+                if ours and not book_lost:
                     log.error("%s: order %s is not in the book: cancelled", symbol, found.client_order_id)
                     asked_wall_ms = wall_ms()
                     await self._journal.require_lease()
                     await self._venue.cancel_open(found, asked_wall_ms)
                 else:
-                    log.error("%s: open order %s is not ours", symbol, found.venue_order_id)
+                    why = "protects a position that is not in the book" if ours else "is not ours"
+                    log.error("%s: open order %s %s", symbol, found.venue_order_id, why)
                     foreign[symbol] = foreign.get(symbol, 0) + 1
         await self._journal.commit(msgspec.structs.replace(self._journal.book, foreign_orders=foreign))
+
+    def _known(self, symbol: str, found: core.OpenOrder) -> bool:
+        known = self._journal.book.orders_of(symbol)
+        ids = {order.client_order_id for order in known}
+        return found.client_order_id in ids or found.venue_order_id in {order.spawned_order_id for order in known}
+
+    async def _holds_beyond_the_book(self, symbol: str) -> bool:
+        if symbol in self._journal.book.positions:
+            return False
+        return bool((await self._venue.account()).quantity(symbol))
 
     async def _round(self) -> None:
         work = core.Unfolding(self._journal.book)

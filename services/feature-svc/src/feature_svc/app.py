@@ -79,7 +79,7 @@ class FeatureApp:
                     await self._looker.report(now_ms)
         except BusUnavailable as error:
             log.warning("bus unavailable, retrying: %s", error)
-            self._bus_problem = f"bus unavailable: {error}"
+            self._bus_problem = error.reason
             return Outcome.AGAIN
         self._bus_problem = None
         self._looked = True
@@ -104,9 +104,9 @@ class FeatureApp:
         """In a replay nothing can be said before the market clock has been set. An instance that stands by is ready."""
         if self._looker.lease.elsewhere:
             return []
-        if not self._looked:
-            return [] if self._clock.is_replay else ["the venue has not been looked at yet"]
         reasons = [problem for problem in (self._bus_problem, self._looker.venue_problem) if problem]
+        if not self._looked:
+            return reasons or ([] if self._clock.is_replay else ["the venue has not been looked at yet"])
         for feed in self._looker.feeds.values():
             if feed.stale:
                 reasons.append(f"stale: {feed.symbol}, newest bar opened at {feed.state.last_ts}")
@@ -134,6 +134,7 @@ def build(settings: Settings, bus: Bus | None = None, source: CandleSource | Non
     return Service(
         settings=settings,
         loops=loops,
+        bus=bus,
         not_ready=app.not_ready,
         info=app.info,
         closing=[source.close, bus.close],

@@ -9,15 +9,15 @@ from typing import Any
 from governer_svc import metrics
 from governer_svc.api import router
 from governer_svc.checks import Signal
-from governer_svc.config import Limit, RiskConfig
+from governer_svc.config import Limit, RiskConfig, TradingState
 from governer_svc.core import PositionAllocation, allocate, as_event, flatten_all, log_line
 from governer_svc.errors import NotOurBar, StateUnreadable
 from governer_svc.executions import Released, take_in_once
 from governer_svc.gate import BarGate, Deadlines, SettledBar
 from governer_svc.settings import Settings
-from governer_svc.state import DAY_MS, RiskState, change_limits
+from governer_svc.state import DAY_MS, LOST, RiskState, change_limits
 from governer_svc.store import Change, RiskStore
-from governer_svc.view import Mirror
+from governer_svc.view import Mirror, traded_before
 from quantum_common.bus import (
     Bus,
     BusUnavailable,
@@ -66,15 +66,22 @@ class RiskService:
         self._allocations = keys.stream(ALLOCATIONS)
         self._gate = self._empty_gate()
         self.lease = Lease(bus, keys.lease(service), settings.instance)
-        self._consumer = Consumer(bus, keys.subscribed(service), service, settings.instance, lease=self.lease)
-        self.store = RiskStore(bus, keys.account_state(service), settings.risk_config, self.lease)
+        self.consumer = Consumer(bus, keys.subscribed(service), service, settings.instance, lease=self.lease)
+        self.store = RiskStore(
+            bus,
+            keys.account_state(service),
+            settings.risk_config,
+            self.lease,
+            traded_before=lambda: traded_before(settings.mirror_path, settings.account),
+            clock=clock,
+        )
 
     async def consume(self, stop: Stop, beat: Callable[[], None]) -> None:
         """The loop of the service."""
         await self._load(stop, beat)
         block_ms = REPLAY_BLOCK_MS if self._replay else LIVE_BLOCK_MS
         await run_consumer(
-            self._consumer,
+            self.consumer,
             self.handle,
             stopping=lambda: stop.requested,
             beat=beat,
@@ -225,7 +232,7 @@ class RiskService:
         self._gate.settled(bar.bar_ts_ms)
         decisions = [received for received in bar.held if isinstance(received.event.payload, DecisionMade)]
         for received in decisions:
-            await self._consumer.dead_letter(received.entry, reason)
+            await self.consumer.dead_letter(received.entry, reason)
         await self._acknowledge([received.entry for received in bar.held if received not in decisions])
 
     def _verdict(self, verdict: PositionAllocation, bar_ts_ms: int, timeframe: str) -> Output:
@@ -248,7 +255,7 @@ class RiskService:
             for start in range(0, len(part), ACKS_PER_UNIT)
         ]
         if units:
-            await self._consumer.commit(units)
+            await self.consumer.commit(units)
 
     async def change_limits(self, changes: dict[str, Limit], *, who: str, why: str, flatten: bool = False) -> None:
         """An operator's change, in force from the next bar on; `flatten` approves the exit of every open position in
@@ -290,7 +297,11 @@ class RiskService:
     def not_ready(self) -> list[str]:
         if not self.store.loaded:
             return ["the risk state is not loaded"]
-        return [] if self.store.state.account else ["no account state from the venue yet"]
+        state = self.store.state
+        reasons = [] if state.account else ["no account state from the venue yet"]
+        if state.lost_before and self.store.config.trading_state is TradingState.HALTED:
+            reasons.append(LOST)
+        return reasons
 
     def _show(self) -> None:
         state, config = self.store.state, self.store.config
@@ -307,11 +318,13 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
     """Wire the service; nothing is connected yet."""
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
     risk = RiskService(settings, bus)
-    mirror = Mirror(settings.mirror_path, risk.store, risk.lease)
+    mirror = Mirror(settings.mirror_path, settings.account, risk.store, risk.lease)
     return Service(
         settings=settings,
         loops={"consume": risk.consume, "mirror": mirror.run},
         routers=[router(risk, settings)],
+        bus=bus,
+        consumers=[risk.consumer],
         not_ready=risk.not_ready,
         info=lambda: {"works": risk.lease.held},
         closing=[mirror.close, bus.close],

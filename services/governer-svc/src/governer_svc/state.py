@@ -114,6 +114,8 @@ class RiskState(msgspec.Struct, frozen=True):
     """Ids of the last fills and closed trades taken in, oldest first."""
     flattens: int = 0
     """Flatten commands given so far: part of their decision ids."""
+    lost_before: bool = False
+    """The account had a state before this one, which the server lost: limits, stop, peak and day counters with it."""
 
     @property
     def account_bar_ts_ms(self) -> int:
@@ -157,6 +159,15 @@ def change_limits(state: RiskState, changes: Mapping[str, Limit], *, who: str, w
     """Record an operator's change of limits. The caller has validated it."""
     change = ConfigChange(at_ms, who, why, dict(changes))
     return replace(state, overrides={**state.overrides, **changes}, changes=(*state.changes, change)[-CHANGES_KEPT:])
+
+
+LOST = "the server came back without the risk state: check positions and limits, then set trading_state ACTIVE"
+
+
+def after_loss(at_ms: int) -> RiskState:
+    """What an account that traded before starts with: nothing leaves until a person has looked."""
+    state = RiskState(lost_before=True)
+    return change_limits(state, {"trading_state": "HALTED"}, who="governer-svc", why=LOST, at_ms=at_ms)
 
 
 _encoder = msgspec.json.Encoder(decimal_format="string")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,8 +11,10 @@ import msgspec
 
 from governer_svc.config import RiskConfig, with_overrides
 from governer_svc.errors import Contended, InvalidRiskConfig, StateUnreadable
-from governer_svc.state import RiskState, decode_state, encode_state
+from governer_svc.state import LOST, RiskState, after_loss, decode_state, encode_state
 from quantum_common.bus import Bus, BusUnavailable, Entry, Lease, Output, StateWrite, Status, Unit, Watermark
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 20
 
@@ -34,10 +37,23 @@ class RiskStore:
     through any replica, and the version alone keeps it exact.
     """
 
-    def __init__(self, bus: Bus, key: str, base: RiskConfig, lease: Lease) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        key: str,
+        base: RiskConfig,
+        lease: Lease,
+        *,
+        traded_before: Callable[[], bool],
+        clock: Callable[[], int],
+    ) -> None:
+        """`traded_before`: whether an earlier process knew a state of this account; asked when the bus has none."""
         self._bus, self._key, self._base, self._lease = bus, key, base, lease
+        self._traded_before, self._clock = traded_before, clock
         self._lock = asyncio.Lock()
         self._version: int | None = None
+        self._seen = False
+        """Whether this process knew a state that stood on the bus."""
         self.state = RiskState()
         self.config = base
 
@@ -50,31 +66,38 @@ class RiskStore:
 
         Raises StateUnreadable.
         """
-        if self.loaded:
-            return
+        if not self.loaded:
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Read the state again: another instance may have changed it, or the server lost it."""
         async with self._lock:
             await self._load()
         if self._version == 0:
             await self.commit(lambda state, config: Change(state))
 
-    async def reload(self) -> None:
-        """Read the state again: another instance may have changed it."""
-        async with self._lock:
-            await self._load()
-
     async def _load(self) -> None:
         found = await self._bus.state(self._key)
         try:
-            state = decode_state(found.data) if found.data else RiskState()
-            self._take(state, found.version)
+            self._take(decode_state(found.data) if found.data else await self._first_state(), found.version)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StateUnreadable(f"{self._key} is no risk state: {error}") from error
         except InvalidRiskConfig as error:
             raise StateUnreadable(f"limits changed at run time ({self._key}) do not fit: {error}") from error
 
+    async def _first_state(self) -> RiskState:
+        if not self._seen:
+            if self.state.lost_before:  # known already, and not written yet
+                return self.state
+            if not await asyncio.to_thread(self._traded_before):
+                return RiskState()
+        log.error("[GOVERNER] HALTED: %s", LOST)
+        return after_loss(self._clock())
+
     def _take(self, state: RiskState, version: int) -> None:
         config = with_overrides(self._base, state.overrides)  # first: without it the state does not count as loaded
         self.state, self.config, self._version = state, config, version
+        self._seen = self._seen or version > 0
 
     async def commit(self, step: Step, inputs: Sequence[Entry] = ()) -> Status:
         """Run the step on the newest state and commit it with its outputs and acknowledgements.

@@ -65,6 +65,7 @@ def state_document(state: RiskState, config: RiskConfig) -> dict[str, Any]:
         "trading_state": config.effective_state.value,
         "emergency_stop": config.emergency_stop,
         "last_updated": iso(account.as_of_ms) if account else None,
+        "state_lost_before": state.lost_before,
     }
 
 
@@ -94,8 +95,8 @@ def status_document(state: RiskState, config: RiskConfig) -> dict[str, Any]:
 class Mirror:
     """Keeps governer_state.json equal to the state, off the hot path; only the instance that works writes it."""
 
-    def __init__(self, path: Path, store: RiskStore, lease: Lease) -> None:
-        self._path, self._store, self._lease = path, store, lease
+    def __init__(self, path: Path, account: str, store: RiskStore, lease: Lease) -> None:
+        self._path, self._account, self._store, self._lease = path, account, store, lease
         self._written: RiskState | None = None
 
     async def run(self, stop: Stop, beat: Callable[[], None]) -> None:
@@ -115,13 +116,32 @@ class Mirror:
         state, config = self._store.state, self._store.config
         if not self._store.loaded or state is self._written:
             return
-        document = msgspec.json.format(msgspec.json.encode(state_document(state, config)), indent=2)
+        document = {**state_document(state, config), "account": self._account}
+        text = msgspec.json.format(msgspec.json.encode(document), indent=2)
         try:
-            await asyncio.to_thread(_replace, self._path, document)
+            await asyncio.to_thread(_replace, self._path, text)
         except OSError as error:
             log.warning("mirror %s not written: %s", self._path, error)
             return
         self._written = state
+
+
+class _LastWord(msgspec.Struct):
+    last_updated: str | None = None
+    state_lost_before: bool = False
+    account: str | None = None
+
+
+def traded_before(path: Path, account: str) -> bool:
+    """Whether the mirror tells of this account's trading. One that cannot be read does: then a person must look."""
+    try:
+        word = msgspec.json.decode(path.read_bytes(), type=_LastWord)
+    except FileNotFoundError:
+        return False
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.warning("mirror %s cannot be read: %s", path, error)
+        return True
+    return word.account in (account, None) and (word.state_lost_before or word.last_updated is not None)
 
 
 def _replace(path: Path, document: bytes) -> None:

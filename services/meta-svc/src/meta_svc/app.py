@@ -240,6 +240,8 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
             "models": watch_models,
         },
         routers=[router(Board(settings, bus, slot), guard)],
+        bus=bus,
+        consumers=[app.consumer for app in apps],
         not_ready=lambda: not_ready(settings, slot),
         info=lambda: {
             "models": {"meta": slot.model.version if slot.model else None},

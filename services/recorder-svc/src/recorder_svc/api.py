@@ -1,4 +1,4 @@
-"""HTTP of the recorder: the newest rows of the ledger."""
+"""HTTP of the recorder: the newest rows of the ledger, and what the watch sees."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Query
 from sqlalchemy.exc import OperationalError
 
 from recorder_svc.ledger import Ledger
+from recorder_svc.watch import Watch
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Symbol = Annotated[str | None, Query(max_length=32)]
@@ -38,5 +39,17 @@ def router(ledger: Ledger) -> APIRouter:
     async def orders(symbol: Symbol = None, limit: Limit = 100) -> list[dict[str, Any]]:
         """Orders with the furthest state each one reached, newest first."""
         return await newest("orders", limit, symbol)
+
+    return routes
+
+
+def streams_router(watch: Watch) -> APIRouter:
+    """`GET /api/streams`."""
+    routes = APIRouter(prefix="/api/streams", tags=["streams"])
+
+    @routes.get("")
+    async def streams() -> dict[str, Any]:
+        """Every stream and group as last looked at, and the alarms that are on (docs/guides/streams.md)."""
+        return watch.document()
 
     return routes

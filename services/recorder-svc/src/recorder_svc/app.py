@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from sqlalchemy.exc import OperationalError
 
-from quantum_common.bus import Bus, BusUnavailable, Consumer, Received, RedisBus, Unit, run_consumer
-from quantum_common.contracts import REGISTRY
+from quantum_common.bus import Bus, Consumer, Received, RedisBus, Unit, run_consumer
 from quantum_common.service import Service, Stop
 from recorder_svc import metrics
-from recorder_svc.api import router
+from recorder_svc.api import router, streams_router
 from recorder_svc.archive import Archive, stream_name
 from recorder_svc.errors import StorageUnavailable
 from recorder_svc.ledger import EXECUTION_TYPES, Ledger
 from recorder_svc.settings import Settings
-
-log = logging.getLogger(__name__)
+from recorder_svc.trimming import Trimmer
+from recorder_svc.watch import Watch
 
 ACKS_PER_UNIT = 256
 BLOCK_MS = 1000
-TRIM_EVERY_S = 30
-KEPT_ENTRIES = 5_000
-"""Newest entries of a stream that stay although all have read them: people and dashboards look back."""
 
 
 class Recorder:
@@ -34,16 +29,16 @@ class Recorder:
     """
 
     def __init__(self, settings: Settings, bus: Bus) -> None:
-        self._settings, self._bus = settings, bus
+        self._bus = bus
         self.archive = Archive(settings.archive_dir)
         self.ledger = Ledger(settings.database_url)
         self._created = False
+        streams = settings.keys.subscribed(settings.service)
+        self.consumer = Consumer(bus, streams, settings.service, settings.instance)
 
     async def consume(self, stop: Stop, beat: Callable[[], None]) -> None:
         """The loop of the service."""
-        settings = self._settings
-        consumer = Consumer(self._bus, settings.keys.subscribed(settings.service), settings.service, settings.instance)
-        await run_consumer(consumer, self.handle, stopping=lambda: stop.requested, beat=beat, block_ms=BLOCK_MS)
+        await run_consumer(self.consumer, self.handle, stopping=lambda: stop.requested, beat=beat, block_ms=BLOCK_MS)
 
     async def handle(self, batch: Sequence[Received]) -> None:
         """Write a batch and acknowledge it. Raises StorageUnavailable: then nothing is acknowledged."""
@@ -85,27 +80,6 @@ class Recorder:
         if units:
             await self._bus.commit(units)
 
-    async def trim(self, stop: Stop, beat: Callable[[], None]) -> None:
-        """Drop entries that every registered group has acknowledged: they are in the archive (F22)."""
-        while not stop.requested:
-            beat()
-            for spec in REGISTRY:
-                for stream in self._settings.keys.all_streams(spec) if spec.consumers else ():
-                    await self._trim(stream, spec.consumers)
-            for _ in range(TRIM_EVERY_S):
-                beat()
-                if await stop.wait(1.0):
-                    return
-
-    async def _trim(self, stream: str, groups: Sequence[str]) -> None:
-        try:
-            dropped = await self._bus.trim(stream, groups, KEPT_ENTRIES)
-        except BusUnavailable as error:
-            log.warning("trimming of %s put off: %s", stream, error)
-            return
-        metrics.TRIM_BLOCKED.labels(stream_name(stream)).set(dropped is None)
-        metrics.ENTRIES_TRIMMED.labels(stream_name(stream)).inc(dropped or 0)
-
     def not_ready(self) -> list[str]:
         return [] if self._created else ["the ledger is not open"]
 
@@ -117,11 +91,13 @@ class Recorder:
 def build(settings: Settings, bus: Bus | None = None) -> Service:
     """Wire the service; nothing is connected yet."""
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
-    recorder = Recorder(settings, bus)
+    recorder, trimmer, watch = Recorder(settings, bus), Trimmer(settings, bus), Watch(settings, bus)
     return Service(
         settings=settings,
-        loops={"consume": recorder.consume, "trim": recorder.trim},
-        routers=[router(recorder.ledger)],
+        loops={"consume": recorder.consume, "trim": trimmer.run, "watch": watch.run},
+        routers=[router(recorder.ledger), streams_router(watch)],
+        bus=bus,
+        consumers=[recorder.consumer],
         not_ready=recorder.not_ready,
-        closing=[recorder.close, bus.close],
+        closing=[recorder.close, trimmer.close, bus.close],
     )

@@ -14,3 +14,7 @@ class StorageUnavailable(RecorderError, BusUnavailable):
     It counts as an unavailable bus, so that the kit waits and delivers the batch again instead of condemning its
     entries to the dead letter.
     """
+
+    @property
+    def reason(self) -> str:
+        return f"storage unavailable: {self}"

@@ -1,4 +1,4 @@
-"""Metrics of the recorder. Labels are bounded: streams come from the registry."""
+"""Metrics of the recorder. Labels are bounded: streams, groups and partitions come from the registry."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -11,3 +11,24 @@ WRITE_SECONDS = Histogram(
 STORAGE_FAILURES = Counter("quantum_recorder_storage_failures_total", "Batches that disk or database did not take")
 ENTRIES_TRIMMED = Counter("quantum_recorder_entries_trimmed_total", "Stream entries dropped, read by all", ["stream"])
 TRIM_BLOCKED = Gauge("quantum_recorder_trim_blocked", "1 while a registered group is missing", ["stream"])
+LETTERS_ARCHIVED = Counter(
+    "quantum_recorder_dead_letters_archived_total", "Oldest dead letters moved to the archive", ["stream"]
+)
+
+# The watch; partition is empty for streams of the account and for control.
+_STREAM = ["partition", "stream"]
+_GROUP = [*_STREAM, "group"]
+STREAM_LENGTH = Gauge("quantum_recorder_stream_length", "Entries on a stream", _STREAM)
+DEAD_LETTERS_WAITING = Gauge("quantum_recorder_dead_letters_waiting", "Dead letters of a stream", _STREAM)
+GROUP_MISSING = Gauge("quantum_recorder_group_missing", "1 while a registered group does not exist", _GROUP)
+GROUP_PENDING = Gauge("quantum_recorder_group_pending", "Entries given to a group and not acknowledged", _GROUP)
+GROUP_LAG = Gauge("quantum_recorder_group_lag", "Entries not given to a group yet; NaN: not known", _GROUP)
+GROUP_LAG_UNKNOWN = Gauge("quantum_recorder_group_lag_unknown", "1 while the server cannot tell the lag", _GROUP)
+GROUP_UNDELIVERED_AGE = Gauge(
+    "quantum_recorder_group_undelivered_age_seconds", "Age of the oldest entry not given to a group; 0: none", _GROUP
+)
+GROUP_LAST_DELIVERY_AGE = Gauge(
+    "quantum_recorder_group_last_delivery_age_seconds", "Time since a group was given an entry; NaN: never", _GROUP
+)
+ALARMS = Gauge("quantum_recorder_alarms", "Alarms that are on", ["kind"])
+WATCHED_AT = Gauge("quantum_recorder_watched_timestamp_seconds", "When the streams were last looked at")

@@ -131,10 +131,10 @@ def build(
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
     slot = slot or AgentSlot(settings, spec)
     agent = Agent(settings, spec, bus, slot)
+    consumer = Consumer(bus, settings.keys.all_streams(FEATURES), settings.service, settings.instance)
 
     async def consume(stop: Stop, beat: Any) -> None:
         await agent.look_for_model()
-        consumer = Consumer(bus, settings.keys.all_streams(FEATURES), settings.service, settings.instance)
         await run_consumer(consumer, agent.handle, stopping=lambda: stop.requested, beat=beat)
 
     def info() -> dict[str, Any]:
@@ -151,6 +151,8 @@ def build(
     return Service(
         settings=settings,
         loops={"consume": consume, "control": control.run},
+        bus=bus,
+        consumers=[consumer],
         not_ready=lambda: [] if slot.model else [f"model_not_loaded: {slot.problem}"],
         info=info,
         closing=[bus.close],

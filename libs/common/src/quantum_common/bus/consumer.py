@@ -75,6 +75,8 @@ class Consumer:
     ) -> None:
         self._bus, self._streams, self._group, self._instance = bus, list(streams), group, instance
         self._batch, self.lease = batch, lease
+        self.problem: str | None = None
+        """Why the last turn could not be done by this server; None when it was."""
         self._next_claim = self._next_retirement = 0.0
         self._leftovers: dict[str, str] = {}
         """Streams whose own pending entries are still to be handed out, and after which id."""
@@ -260,6 +262,8 @@ async def _turns(
         beat()
         if lease is not None and not lease.held:
             started_under = -1
+            if lease.elsewhere:  # the server answered, and the work is another instance's
+                consumer.problem = None
             await asyncio.sleep(RENEW_EVERY_S / 5)
             continue
         token = lease.token if lease is not None else 0
@@ -269,8 +273,9 @@ async def _turns(
                 await on_start()
                 started_under = token
             await consumer.handle(await consumer.read(block_ms), handler)
-            delay_s = 0.05
+            consumer.problem, delay_s = None, 0.05
         except BusUnavailable as error:
+            consumer.problem = error.reason
             log.warning("bus unavailable, retrying: %s", error)
             started_under = -1  # what was in flight is pending under this consumer: take it again
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))

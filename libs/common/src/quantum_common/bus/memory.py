@@ -261,6 +261,10 @@ class MemoryBus:
         }
         return StreamInfo(f"{found.last}-0", len(found.entries), groups)
 
+    async def oldest_pending(self, stream: str, group: str) -> str | None:
+        found = self._stream(stream).groups.get(group, _Group())
+        return f"{min(found.pending)}-0" if found.pending else None
+
     async def trim(self, stream: str, groups: Sequence[str], keep: int) -> int | None:
         found = self._stream(stream)
         if any(group not in found.groups for group in groups):
@@ -272,6 +276,9 @@ class MemoryBus:
         for number in dropped:
             del found.entries[number]
         return len(dropped)
+
+    async def server_facts(self) -> Mapping[str, str]:
+        return {"version": "memory"}
 
     async def close(self) -> None:
         return None

@@ -16,6 +16,19 @@ from quantum_common import QuantumError
 class BusUnavailable(QuantumError):
     """The server cannot be reached, or refused for want of memory; the same call may be tried again."""
 
+    @property
+    def reason(self) -> str:
+        """As readiness tells it."""
+        return f"bus unavailable: {self}"
+
+
+class ServerFull(BusUnavailable):
+    """The server has reached its maxmemory and takes nothing but acknowledgements, reads and trimming."""
+
+    @property
+    def reason(self) -> str:
+        return "bus: the server is full: free memory or raise maxmemory"
+
 
 def tag_of(key: str) -> str:
     """Hash tag of a key, which decides its slot; a key without one is its own."""
@@ -116,6 +129,12 @@ class Unit:
             *(output.stream for output in self.outputs),
         ]
 
+    @property
+    def frees(self) -> bool:
+        """It only acknowledges and deletes entries: a full server takes it too."""
+        deletes = all(str(write[0]).upper() == "XDEL" for write in self.writes)
+        return deletes and not (self.states or self.watermarks or self.outputs)
+
 
 class Status(StrEnum):
     OK = "OK"
@@ -211,10 +230,17 @@ class Bus(Protocol):
     async def stream_infos(self, streams: Sequence[str]) -> dict[str, StreamInfo]:
         """One row per stream; an absent stream has last id `0-0` and no groups."""
 
+    async def oldest_pending(self, stream: str, group: str) -> str | None:
+        """Id of the oldest entry that was handed out and not acknowledged."""
+
     async def trim(self, stream: str, groups: Sequence[str], keep: int) -> int | None:
         """Drop entries that every one of `groups` has acknowledged, keeping the newest `keep` anyway.
 
         Returns how many went; None when a group is missing, and then nothing is dropped.
         """
+
+    async def server_facts(self) -> Mapping[str, str]:
+        """`version`, `used_memory`, `maxmemory` (bytes, 0 = no limit) and the settings of `server_check.REQUIRED`, as
+        far as the server tells them to this user."""
 
     async def close(self) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -17,12 +18,16 @@ from quantum_common.bus.port import (
     BusUnavailable,
     Entry,
     GroupInfo,
+    ServerFull,
     State,
     Status,
     StreamInfo,
     Unit,
     tag_of,
 )
+from quantum_common.bus.server_check import REQUIRED
+
+log = logging.getLogger(__name__)
 
 _SOURCE = (files("quantum_common.bus") / "functions.lua").read_text()
 _NAME = "quantum_commit_" + hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
@@ -48,6 +53,9 @@ class RedisBus:
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
+        except ServerFull:  # it refuses the command before it looks; what has its group goes on, or nothing drains
+            if group not in (await self.stream_infos([stream]))[stream].groups:
+                raise
 
     async def read(
         self, streams: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int
@@ -69,7 +77,12 @@ class RedisBus:
     async def read_own_pending(
         self, stream: str, group: str, consumer: str, after_id: str, count: int
     ) -> tuple[list[Entry], str | None]:
-        reply = await _reach(self._redis.xreadgroup(group, consumer, {stream: after_id}, count=count))
+        try:
+            reply = await _reach(self._redis.xreadgroup(group, consumer, {stream: after_id}, count=count))
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            return [], None
         rows = [entry_id for _, entries in reply or [] for entry_id, _ in entries]
         return _entries(reply, group, consumer), _text(rows[-1]) if rows else None
 
@@ -86,7 +99,12 @@ class RedisBus:
         return _entries([(stream.encode(), reply[1])], group, consumer)
 
     async def take_over(self, stream: str, group: str, consumer: str) -> None:
-        await self._function("_take_over", [stream], group, consumer)
+        try:
+            await self._function("_take_over", [stream], group, consumer)
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            await self.ensure_group(stream, group)
 
     async def retire(self, stream: str, group: str, *, idle_ms: int) -> int:
         return int(await self._function("_retire", [stream], group, idle_ms))
@@ -113,7 +131,7 @@ class RedisBus:
         wired = [_wire(unit, slot) for unit in units]
         keys = sorted({key for unit in wired for key in _keys(unit)})
         payload = msgpack.packb(wired, use_bin_type=False)  # the server's Lua knows no bin type
-        function = "" if any(unit.touched() for unit in units) else "_acknowledge"
+        function = "_acknowledge" if all(unit.frees for unit in units) else ""
         # A missing group means the server lost its data: the entries are gone with it.
         return [
             Status.LOST if status == b"NOGROUP" else Status(status.decode())
@@ -193,6 +211,18 @@ class RedisBus:
             stream: _stream_info(replies[2 * number], replies[2 * number + 1]) for number, stream in enumerate(streams)
         }
 
+    async def oldest_pending(self, stream: str, group: str) -> str | None:
+        try:
+            return await self._oldest_pending(stream, group)
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            return None
+
+    async def _oldest_pending(self, stream: str, group: str) -> str | None:
+        found = await _reach(self._redis.xpending(stream, group))
+        return _text(found["min"]) if found["pending"] else None
+
     async def trim(self, stream: str, groups: Sequence[str], keep: int) -> int | None:
         info = (await self.stream_infos([stream]))[stream]
         if any(group not in info.groups for group in groups):
@@ -201,11 +231,41 @@ class RedisBus:
             return 0
         needed = []
         for group in groups:
-            oldest = await _reach(self._redis.xpending(stream, group))
-            needed.append(_text(oldest["min"]) if oldest["pending"] else info.groups[group].last_delivered_id)
+            try:
+                oldest = await self._oldest_pending(stream, group)
+            except ResponseError as error:  # lost since: what it had in hand is not known any more
+                if "NOGROUP" not in str(error):
+                    raise
+                return None
+            needed.append(oldest or info.groups[group].last_delivered_id)
         newest = await _reach(self._redis.xrevrange(stream, count=keep))
         needed.append(_text(newest[-1][0]) if newest else "0-0")
         return int(await _reach(self._redis.xtrim(stream, minid=min(needed, key=_id_order), approximate=False)))
+
+    async def server_facts(self) -> dict[str, str]:
+        """From INFO, and from CONFIG where the user may read it."""
+        facts: dict[str, str] = {}
+        for call in (self._info_facts, self._config_facts):
+            try:
+                facts |= await call()
+            except ResponseError as error:
+                log.debug("the server does not tell its settings: %s", error)
+        return facts
+
+    async def _info_facts(self) -> dict[str, str]:
+        info = await _reach(self._redis.info())
+        found = {
+            "version": info.get("redis_version"),  # Valkey names here the Redis version it is compatible with
+            "appendonly": {0: "no", 1: "yes"}.get(info.get("aof_enabled")),
+            "maxmemory-policy": info.get("maxmemory_policy"),
+            "maxmemory": info.get("maxmemory"),
+            "used_memory": info.get("used_memory"),
+        }
+        return {name: str(value) for name, value in found.items() if value is not None}
+
+    async def _config_facts(self) -> dict[str, str]:
+        found = [await _reach(self._redis.config_get(name)) for name in REQUIRED]
+        return {_text(name): _text(value) for row in found for name, value in row.items()}
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -214,8 +274,14 @@ class RedisBus:
 async def _reach(call: Awaitable[Any]) -> Any:
     try:
         return await call
-    except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, OSError) as error:
+    except OutOfMemoryError as error:
+        raise ServerFull(f"{type(error).__name__}: {error}") from error
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise BusUnavailable(f"{type(error).__name__}: {error}") from error
+    except RuntimeError as error:  # what uvloop says when the other side closed between connecting and writing
+        if "handler is closed" not in str(error):
+            raise
+        raise BusUnavailable(str(error)) from error
 
 
 def _stream_info(info: Any, groups: Any) -> StreamInfo:

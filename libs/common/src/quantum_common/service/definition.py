@@ -9,6 +9,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from quantum_common.bus.consumer import Consumer
+from quantum_common.bus.port import Bus
 from quantum_common.service.settings import FleetSettings
 from quantum_common.service.stop import Stop
 
@@ -49,10 +51,21 @@ class Service:
     settings: FleetSettings
     loops: Mapping[str, Loop]
     routers: Sequence[APIRouter] = ()
+    bus: Bus | None = None
+    """Its server's settings are checked before the loops start."""
+    consumers: Sequence[Consumer] = ()
+    """Their trouble with the server is among the reasons of `unready`."""
     not_ready: Callable[[], list[str]] = _always_ready
-    """Reasons why no useful work is possible; empty = ready."""
+    """Reasons of the service's own why no useful work is possible; empty = ready."""
     info: Callable[[], dict[str, Any]] = _no_info
     """Extra fields of /info."""
     closing: Sequence[Callable[[], Awaitable[None]]] = ()
     """Awaited after the loops ended, in order."""
     progress: Progress = field(default_factory=Progress)
+    bus_problem: str | None = None
+    """Why the server has not been checked yet."""
+
+    def unready(self) -> list[str]:
+        """All reasons, the server's first; empty = ready."""
+        problems = [self.bus_problem, *(consumer.problem for consumer in self.consumers)]
+        return [*dict.fromkeys(problem for problem in problems if problem), *self.not_ready()]

@@ -31,7 +31,7 @@ def kit_router(service: Service) -> APIRouter:
     @router.get("/health/ready")
     async def ready() -> JSONResponse:
         """200 when the service can do useful work; 503 lists what is missing."""
-        reasons = service.not_ready()
+        reasons = service.unready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     @router.get("/metrics")

@@ -22,6 +22,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from quantum_common import QuantumError, __version__
+from quantum_common.bus.port import Bus, BusUnavailable
+from quantum_common.bus.server_check import check_server
 from quantum_common.service import logs
 from quantum_common.service.definition import Loop, Progress, Service
 from quantum_common.service.http import bad_request, kit_router
@@ -31,6 +33,7 @@ from quantum_common.service.stop import Stop
 log = logging.getLogger(__name__)
 
 DRAIN_S = 5.0
+ASK_SERVER_EVERY_S = 0.25
 
 
 def build_app(service: Service) -> FastAPI:
@@ -98,8 +101,9 @@ async def serve(service: Service, stop: Stop | None = None) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             web = tasks.create_task(server.serve([listener]), name="http")
+            checked = tasks.create_task(_server_checked(service, stop), name="server check")
             turning = [
-                tasks.create_task(_turn(name, body, service.progress, stop), name=name)
+                tasks.create_task(_turn(name, body, service.progress, stop, checked), name=name)
                 for name, body in service.loops.items()
             ]
             log.info("%s %s listening on %s:%d", settings.service, __version__, *listener.getsockname()[:2])
@@ -113,7 +117,26 @@ async def serve(service: Service, stop: Stop | None = None) -> None:
             await close()
 
 
-async def _turn(name: str, body: Loop, progress: Progress, stop: Stop) -> None:
+async def _server_checked(service: Service, stop: Stop) -> None:
+    """Wait for the server, then look at its settings. Raises WrongServer."""
+    bus: Bus | None = service.bus
+    while bus is not None and not stop.requested:
+        try:
+            for name in check_server(await bus.server_facts()):
+                log.warning("the server does not tell %s to this user: see docs/guides/streams.md for the value", name)
+            service.bus_problem = None
+            return
+        except BusUnavailable as error:
+            if service.bus_problem is None:
+                log.warning("the server cannot be reached, waiting for it: %s", error)
+            service.bus_problem = error.reason
+            await stop.wait(ASK_SERVER_EVERY_S)
+
+
+async def _turn(name: str, body: Loop, progress: Progress, stop: Stop, checked: asyncio.Task[None]) -> None:
+    await asyncio.wait([checked])
+    if checked.exception():  # which ends the process by itself
+        return
     progress.beat(name)
     await body(stop, lambda: progress.beat(name))
     if not stop.requested:

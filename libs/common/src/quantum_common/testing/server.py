@@ -19,10 +19,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_server(data_dir: Path) -> Iterator[str]:
-    """Start a server, yield its URL, end that process."""
+def running_server(data_dir: Path, **options: str) -> Iterator[str]:
+    """Start a server, yield its URL, end that process. `options` replace the fleet's own: `appendfsync="no"`."""
     port = free_port()
-    process = subprocess.Popen(server_command(data_dir, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    changed = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    command = [*server_command(data_dir, port), *changed]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port, process)
         yield f"redis://127.0.0.1:{port}/0"
