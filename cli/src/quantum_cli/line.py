@@ -8,6 +8,7 @@ from typing import Any
 
 from quantum_common.bus import Client
 from quantum_common.bus.port import tag_of
+from quantum_common.bus.redis_bus import reach
 from quantum_common.contracts import ALLOCATIONS, DECISIONS, EXECUTIONS, FEATURES, PREDICTIONS, Keys
 
 STAGES = (FEATURES, PREDICTIONS, DECISIONS, ALLOCATIONS, EXECUTIONS)
@@ -50,7 +51,7 @@ class Line:
         return [name for name, _ in self._groups]
 
     async def look(self) -> LineState:
-        """Errors: those of the Redis client."""
+        """Raises BusUnavailable."""
         executor = (self._keys.account_state("executor-svc"), "unsettled", "acknowledged_trade_id")
         progress = (self._keys.features_progress(), "looked_ms", "published")
         in_flight: list[str] = []
@@ -63,7 +64,7 @@ class Line:
                 pipeline.xinfo_groups(stream)
             for key, *names in hashes:
                 pipeline.hmget(key, *names)
-            replies = await pipeline.execute()
+            replies = await reach(pipeline.execute())
             for (stream, wanted), rows in zip(here, replies, strict=False):
                 in_flight += _behind(stream, wanted, rows)
             for (_, *names), values in zip(hashes, replies[len(here) :], strict=True):

@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from quantum_common.bus import BusUnavailable, Output, RedisBus, Status, Unit, connect_client
 from quantum_common.bus.cluster import ClusterClient, key_of
+from quantum_common.bus.server_check import WrongServer, check_server
 from quantum_common.testing import RunningCluster, eventually
 
 SLOTS_OF_KEYS = ("{p00}:in", "{p01}:in", "{p02}:in", "{p03}:in", "{paper}:in", "{ctl}:in")
@@ -124,6 +125,17 @@ async def test_a_master_that_lost_the_function_library_gets_it_again(cluster: Ru
     assert set(await bus.commit(units)) == {Status.OK}
     cluster.masters[1].ask("FUNCTION", "FLUSH")
     assert set(await bus.commit(units)) == {Status.OK}
+    await bus.close()
+
+
+async def test_a_master_with_settings_of_its_own_is_found_out(cluster: RunningCluster) -> None:
+    bus = RedisBus.connect(cluster.url)
+    check_server(await bus.server_facts())
+    for master in cluster.masters:
+        master.ask("CONFIG", "SET", "appendfsync", "everysec")
+        with pytest.raises(WrongServer, match="appendfsync everysec"):
+            check_server(await bus.server_facts())
+        master.ask("CONFIG", "SET", "appendfsync", "always")
     await bus.close()
 
 

@@ -14,6 +14,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quantum_common.bus.client import Client, connect_client
+from quantum_common.bus.cluster import ClusterClient
 from quantum_common.bus.port import (
     BusUnavailable,
     Entry,
@@ -49,7 +50,7 @@ class RedisBus:
 
     async def ensure_group(self, stream: str, group: str) -> None:
         try:
-            await _reach(self._redis.execute_command("XGROUP", "CREATE", stream, group, "0", "MKSTREAM"))
+            await reach(self._redis.execute_command("XGROUP", "CREATE", stream, group, "0", "MKSTREAM"))
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
@@ -61,7 +62,7 @@ class RedisBus:
         self, streams: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int
     ) -> list[Entry]:
         try:
-            reply = await _reach(
+            reply = await reach(
                 self._redis.xreadgroup(
                     group, consumer, dict.fromkeys(streams, ">"), count=count, block=block_ms or None
                 )
@@ -78,7 +79,7 @@ class RedisBus:
         self, stream: str, group: str, consumer: str, after_id: str, count: int
     ) -> tuple[list[Entry], str | None]:
         try:
-            reply = await _reach(self._redis.xreadgroup(group, consumer, {stream: after_id}, count=count))
+            reply = await reach(self._redis.xreadgroup(group, consumer, {stream: after_id}, count=count))
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -88,9 +89,7 @@ class RedisBus:
 
     async def claim(self, stream: str, group: str, consumer: str, *, min_idle_ms: int, count: int) -> list[Entry]:
         try:
-            reply = await _reach(
-                self._redis.xautoclaim(stream, group, consumer, min_idle_time=min_idle_ms, count=count)
-            )
+            reply = await reach(self._redis.xautoclaim(stream, group, consumer, min_idle_time=min_idle_ms, count=count))
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -113,7 +112,7 @@ class RedisBus:
         return int(await self._function("_lease", [key], owner, ttl_ms))
 
     async def lease_token(self, key: str) -> int:
-        return int(await _reach(self._redis.hget(key, "token")) or 0)
+        return int(await reach(self._redis.hget(key, "token")) or 0)
 
     async def commit(self, units: Sequence[Unit]) -> list[Status]:
         statuses: dict[int, Status] = {}
@@ -142,16 +141,16 @@ class RedisBus:
         """Call a function of the library, which is loaded where it is missing."""
         call = ("FCALL", _NAME + suffix, len(keys), *keys, *arguments)
         try:
-            return await _reach(self._redis.execute_command(*call))
+            return await reach(self._redis.execute_command(*call))
         except ResponseError as error:
             if "Function not found" not in str(error):
                 raise
             await self._load()
-            return await _reach(self._redis.execute_command(*call))
+            return await reach(self._redis.execute_command(*call))
 
     async def _load(self) -> None:
         try:
-            await _reach(self._redis.function_load(_LIBRARY))
+            await reach(self._redis.function_load(_LIBRARY))
         except ResponseError as error:
             if "already exists" not in str(error):
                 raise
@@ -164,23 +163,23 @@ class RedisBus:
                     if tag_of(entry.stream) != slot:
                         acks.setdefault((entry.stream, entry.group), []).append(entry.entry_id)
         for (stream, group), ids in acks.items():
-            await _reach(self._redis.xack(stream, group, *ids))
+            await reach(self._redis.xack(stream, group, *ids))
 
     async def state(self, key: str) -> State:
-        fields: dict[bytes, bytes] = await _reach(self._redis.hgetall(key))
+        fields: dict[bytes, bytes] = await reach(self._redis.hgetall(key))
         if not fields:
             return State(0, None, {})
         version, data = int(fields.pop(b"v")), fields.pop(b"s", None)
         return State(version, data, {name.decode(): value.decode() for name, value in fields.items()})
 
     async def counters(self, key: str) -> dict[str, int]:
-        return {name.decode(): int(value) for name, value in (await _reach(self._redis.hgetall(key))).items()}
+        return {name.decode(): int(value) for name, value in (await reach(self._redis.hgetall(key))).items()}
 
     async def vectors(self, requests: Sequence[tuple[str, int, int]]) -> list[list[bytes]]:
         pipeline = self._redis.pipeline(transaction=False)
         for key, highest, count in requests:
             pipeline.execute_command("ZRANGE", key, highest, "-inf", "BYSCORE", "REV", "LIMIT", 0, count)
-        return [list(reversed(members)) for members in await _reach(pipeline.execute())]
+        return [list(reversed(members)) for members in await reach(pipeline.execute())]
 
     async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int | None) -> list[Entry]:
         by_slot: dict[str, dict[str, str]] = {}
@@ -191,14 +190,14 @@ class RedisBus:
         return [
             entry
             for streams in by_slot.values()
-            for entry in _entries(await _reach(self._redis.xread(streams, count=count, block=block_ms)), "", "")
+            for entry in _entries(await reach(self._redis.xread(streams, count=count, block=block_ms)), "", "")
         ]
 
     async def newest(self, stream: str, count: int) -> list[Entry]:
-        return _entries([(stream.encode(), await _reach(self._redis.xrevrange(stream, count=count)))], "", "")
+        return _entries([(stream.encode(), await reach(self._redis.xrevrange(stream, count=count)))], "", "")
 
     async def append(self, stream: str, data: bytes) -> str:
-        entry_id: bytes = await _reach(self._redis.xadd(stream, {"e": data}, maxlen=10_000, approximate=True))
+        entry_id: bytes = await reach(self._redis.xadd(stream, {"e": data}, maxlen=10_000, approximate=True))
         return entry_id.decode()
 
     async def stream_infos(self, streams: Sequence[str]) -> dict[str, StreamInfo]:
@@ -206,7 +205,7 @@ class RedisBus:
         for stream in streams:
             pipeline.xinfo_stream(stream)
             pipeline.xinfo_groups(stream)
-        replies = await _reach(pipeline.execute(raise_on_error=False))
+        replies = await reach(pipeline.execute(raise_on_error=False))
         return {
             stream: _stream_info(replies[2 * number], replies[2 * number + 1]) for number, stream in enumerate(streams)
         }
@@ -220,7 +219,7 @@ class RedisBus:
             return None
 
     async def _oldest_pending(self, stream: str, group: str) -> str | None:
-        found = await _reach(self._redis.xpending(stream, group))
+        found = await reach(self._redis.xpending(stream, group))
         return _text(found["min"]) if found["pending"] else None
 
     async def trim(self, stream: str, groups: Sequence[str], keep: int) -> int | None:
@@ -238,40 +237,36 @@ class RedisBus:
                     raise
                 return None
             needed.append(oldest or info.groups[group].last_delivered_id)
-        newest = await _reach(self._redis.xrevrange(stream, count=keep))
+        newest = await reach(self._redis.xrevrange(stream, count=keep))
         needed.append(_text(newest[-1][0]) if newest else "0-0")
-        return int(await _reach(self._redis.xtrim(stream, minid=min(needed, key=_id_order), approximate=False)))
+        return int(await reach(self._redis.xtrim(stream, minid=min(needed, key=_id_order), approximate=False)))
 
     async def server_facts(self) -> dict[str, str]:
-        """From INFO, and from CONFIG where the user may read it."""
+        """From INFO, and from CONFIG where the user may read it. Of a cluster those of a master, with the settings of
+        any other that are not as REQUIRED."""
+        is_cluster = isinstance(self._redis, ClusterClient)
+        first, *others = await reach(self._redis.masters()) if is_cluster else [self._redis]
+        facts = await self._facts_of(first)
+        for other in others:
+            found = await self._facts_of(other)
+            facts |= {name: found[name] for name, (value, _) in REQUIRED.items() if found.get(name, value) != value}
+        return facts
+
+    async def _facts_of(self, server: Any) -> dict[str, str]:
         facts: dict[str, str] = {}
-        for call in (self._info_facts, self._config_facts):
+        for call in (_info_facts, _config_facts):
             try:
-                facts |= await call()
+                facts |= await call(server)
             except ResponseError as error:
                 log.debug("the server does not tell its settings: %s", error)
         return facts
-
-    async def _info_facts(self) -> dict[str, str]:
-        info = await _reach(self._redis.info())
-        found = {
-            "version": info.get("redis_version"),  # Valkey names here the Redis version it is compatible with
-            "appendonly": {0: "no", 1: "yes"}.get(info.get("aof_enabled")),
-            "maxmemory-policy": info.get("maxmemory_policy"),
-            "maxmemory": info.get("maxmemory"),
-            "used_memory": info.get("used_memory"),
-        }
-        return {name: str(value) for name, value in found.items() if value is not None}
-
-    async def _config_facts(self) -> dict[str, str]:
-        found = [await _reach(self._redis.config_get(name)) for name in REQUIRED]
-        return {_text(name): _text(value) for row in found for name, value in row.items()}
 
     async def close(self) -> None:
         await self._redis.aclose()
 
 
-async def _reach(call: Awaitable[Any]) -> Any:
+async def reach(call: Awaitable[Any]) -> Any:
+    """The call's reply. BusUnavailable when the server cannot be reached; its own refusals (ResponseError) pass."""
     try:
         return await call
     except OutOfMemoryError as error:
@@ -282,6 +277,23 @@ async def _reach(call: Awaitable[Any]) -> Any:
         if "handler is closed" not in str(error):
             raise
         raise BusUnavailable(str(error)) from error
+
+
+async def _info_facts(server: Any) -> dict[str, str]:
+    info = await reach(server.info())
+    found = {
+        "version": info.get("redis_version"),  # Valkey names here the Redis version it is compatible with
+        "appendonly": {0: "no", 1: "yes"}.get(info.get("aof_enabled")),
+        "maxmemory-policy": info.get("maxmemory_policy"),
+        "maxmemory": info.get("maxmemory"),
+        "used_memory": info.get("used_memory"),
+    }
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+async def _config_facts(server: Any) -> dict[str, str]:
+    found = [await reach(server.config_get(name)) for name in REQUIRED]
+    return {_text(name): _text(value) for row in found for name, value in row.items()}
 
 
 def _stream_info(info: Any, groups: Any) -> StreamInfo:
