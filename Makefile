@@ -8,7 +8,7 @@ SOURCES := libs/common/src libs/research/src $(wildcard services/*/src) cli/src
 export OMP_NUM_THREADS := 1
 export QT_DATA_DIR ?= $(abspath ../shared/data)
 
-.PHONY: install up test check bench chaos chaos-long docs clean
+.PHONY: install up test check bench chaos chaos-long cluster docs clean
 
 # torch first and pinned, so that nothing that needs it chooses another build.
 $(VENV)/installed: constraints.txt requirements-dev.txt $(wildcard */*/pyproject.toml) cli/pyproject.toml
@@ -50,6 +50,10 @@ chaos: install
 
 chaos-long: install
 	PYTHONPATH=tests $(BIN)/python -m chaos --hours $(or $(HOURS),1) $(CHAOS)
+
+# The fleet on a cluster of three masters, each of them killed on the way: docs/guides/cluster.md.
+cluster: install
+	$(BIN)/pytest -m 'cluster or not cluster' tests/pipeline/test_cluster.py
 
 docs: install
 	$(BIN)/python docs/reference/generate.py

@@ -183,3 +183,13 @@ def test_a_named_folder_counts_more_than_an_exported_server(
     assert quantum("list", "--state-dir", str(tmp_path)).exit_code == 2
     with announced(tmp_path, RunningFleet(os.getpid(), server_url, "")):
         assert len(json.loads(quantum("list", "--json", "--state-dir", str(tmp_path)).output)) == 1
+
+
+def test_the_letters_of_every_partition_of_a_running_fleet_are_there(server: Redis, server_url: str) -> None:
+    put(server, "{p03}:decisions")
+    folder = Path("run")
+    folder.mkdir()
+    with announced(folder, RunningFleet(os.getpid(), server_url, "", partitions=4)):
+        assert [row["stream"] for row in json.loads(quantum("list", "--json", "--state-dir", "run").output)] == [
+            "{p03}:decisions"
+        ]

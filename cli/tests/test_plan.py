@@ -15,6 +15,7 @@ from quantum_cli.plan import (
     parse_speed,
     parse_symbols,
 )
+from quantum_cli.up import environment
 from quantum_common.candles import write_candles
 
 START_MS, HOUR_MS = 1_704_067_200_000, 3_600_000
@@ -112,3 +113,31 @@ def test_symbols_are_distinct() -> None:
     assert parse_symbols("btcusdt, ETHUSDT") == ("BTCUSDT", "ETHUSDT")
     with pytest.raises(UsageError, match="--symbols"):
         parse_symbols("BTCUSDT,BTCUSDT")
+
+
+def test_the_plan_takes_partitions_and_a_cluster_from_what_is_exported(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QT_REDIS_URL", "redis://127.0.0.1:6379/0")
+    plan = planned(data_dir, tmp_path)
+    assert (plan.partitions, plan.cluster_url) == (1, None)
+    claim_state_dir(plan)
+    monkeypatch.setenv("QT_REDIS_URL", "redis+cluster://127.0.0.1:7001")
+    monkeypatch.setenv("QT_PARTITIONS", "4")
+    plan = planned(data_dir, tmp_path)
+    assert (plan.partitions, plan.cluster_url) == (4, "redis+cluster://127.0.0.1:7001")
+    assert environment(plan, plan.cluster_url, "")["QT_PARTITIONS"] == "4"
+    with pytest.raises(UsageError, match=r"another run \(settings, server differ\)"):
+        claim_state_dir(plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("QT_PARTITIONS", "0"), ("QT_PARTITIONS", "many"), ("QT_REDIS_URL", "redis+cluster://127.0.0.1:7001/5")],
+)
+def test_an_exported_value_that_cannot_be_is_wrong_usage(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=name):
+        planned(data_dir, tmp_path)

@@ -57,5 +57,5 @@ async def _multi(self: Any, units: Sequence[Unit], slot: str) -> list[Status]:
         for entry in unit.inputs:
             if redis_bus.tag_of(entry.stream) == slot:
                 pipeline.xack(entry.stream, entry.group, entry.entry_id)
-    await redis_bus._reach(pipeline.execute())
+    await redis_bus.reach(pipeline.execute())
     return [Status.OK] * len(units)

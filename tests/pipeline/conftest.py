@@ -129,3 +129,9 @@ def damage(candles: Candles) -> Candles:
 @pytest.fixture(scope="session")
 def other_dates(market: Market, again: Replay) -> Replay:
     return market.replay("other", REPLAY_BARS, 40, 20_200, **TRADING)
+
+
+@pytest.fixture(scope="session")
+def partitioned(market: Market, other_dates: Replay) -> Replay:
+    """The other dates once more, with the symbols in several partitions."""
+    return market.replay("partitioned", REPLAY_BARS, 40, 20_500, QT_PARTITIONS="4", **TRADING)

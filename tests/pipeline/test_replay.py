@@ -120,6 +120,13 @@ def test_other_dates_give_other_digests(first: Run, other_dates: Run) -> None:
         assert first.summary[digest] != other_dates.summary[digest]
 
 
+def test_partitions_change_nothing_of_what_comes_out(other_dates: Run, partitioned: Run) -> None:
+    assert partitioned.summary["decisions"] == other_dates.summary["decisions"] > 0
+    assert partitioned.summary["fills"] > 0
+    for digest in ("decisions_digest", "ledger_digest"):
+        assert partitioned.summary[digest] == other_dates.summary[digest]
+
+
 def test_a_finished_state_folder_gives_the_same_summary_again(market: Any, first: Run) -> None:
     kept = json.loads((first.state_dir / "summary.json").read_text())
     resumed = market.replay("first", 0, BARS, 20_300, QT_MIN_CONFIDENCE_THRESHOLD="0.40").summary

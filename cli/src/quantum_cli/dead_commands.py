@@ -140,7 +140,8 @@ def _with_letters(state_dir: Path | None, work: Callable[[DeadLetters], Awaitabl
 def _server(state_dir: Path | None) -> tuple[Bus, Keys]:
     """A folder that was named counts most, then an exported QT_REDIS_URL, then the fleet that runs here."""
     if state_dir is not None or not os.environ.get("QT_REDIS_URL"):
-        return RedisBus.connect(choose_fleet(state_dir)[1].redis_url), Keys(account=ACCOUNT)
+        _, fleet = choose_fleet(state_dir)
+        return RedisBus.connect(fleet.redis_url), Keys(fleet.partitions, ACCOUNT)
     try:
         settings = FleetSettings()
         return RedisBus.connect(settings.redis_url.get_secret_value()), settings.keys

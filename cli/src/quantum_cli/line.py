@@ -1,4 +1,4 @@
-"""How far the line is: one atomic look at groups, orders under way and feature-svc's progress."""
+"""How far the line is: a look at groups, orders under way and feature-svc's progress, slot after slot."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
-
+from quantum_common.bus import Client
+from quantum_common.bus.port import tag_of
+from quantum_common.bus.redis_bus import reach
 from quantum_common.contracts import ALLOCATIONS, DECISIONS, EXECUTIONS, FEATURES, PREDICTIONS, Keys
 
 STAGES = (FEATURES, PREDICTIONS, DECISIONS, ALLOCATIONS, EXECUTIONS)
@@ -27,10 +28,22 @@ class LineState:
 
 
 class Line:
-    """Reads the state of one line. The look is one transaction, so that nothing can move between its parts."""
+    """Reads the state of one line.
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis, self._keys = redis, keys
+    A look is one transaction per slot, in the order {p00}, {p01}, …, account, since a cluster has no transaction over
+    several slots. Nothing in flight can be missed that way:
+
+    - feature-svc's progress stands in {p00} and is written after everything of that market time was published in every
+      partition: once it is seen, nothing more arrives in a partition.
+    - Within a slot, what a service emits and acknowledges is one commit, and the look at it one transaction.
+    - Every hop between slots goes from a partition to the account, and writes the target before it acknowledges the
+      source. What has left a partition when that is looked at has already reached the account, which is looked at
+      later; and nothing goes back.
+    """
+
+    def __init__(self, redis: Client, keys: Keys) -> None:
+        self._redis: Any = redis
+        self._keys = keys
         self._groups = [(name, spec.consumers) for spec in STAGES for name in keys.all_streams(spec)]
 
     @property
@@ -38,23 +51,27 @@ class Line:
         return [name for name, _ in self._groups]
 
     async def look(self) -> LineState:
-        """Errors: those of the Redis client."""
-        pipeline: Any = self._redis.pipeline(transaction=True)
-        for stream, _ in self._groups:
-            pipeline.xinfo_groups(stream)
-        pipeline.hmget(self._keys.account_state("executor-svc"), "unsettled", "acknowledged_trade_id")
-        pipeline.hmget(self._keys.features_progress(), "looked_ms", "published")
-        *groups, executor, progress = await pipeline.execute()
-        unsettled, acknowledged = (int(value or 0) for value in executor)
-        in_flight = [
-            text
-            for (stream, wanted), rows in zip(self._groups, groups, strict=True)
-            for text in _behind(stream, wanted, rows)
-        ]
-        if unsettled:
-            in_flight.append(f"executor-svc: {unsettled} orders or reports under way")
-        looked_ms, published = (int(value or 0) for value in progress)
-        return LineState(tuple(in_flight), looked_ms, published, acknowledged)
+        """Raises BusUnavailable."""
+        executor = (self._keys.account_state("executor-svc"), "unsettled", "acknowledged_trade_id")
+        progress = (self._keys.features_progress(), "looked_ms", "published")
+        in_flight: list[str] = []
+        numbers: dict[str, int] = {}
+        for tag in dict.fromkeys(map(tag_of, self.streams)):  # the account's come last in STAGES
+            here = [(stream, wanted) for stream, wanted in self._groups if tag_of(stream) == tag]
+            hashes = [each for each in (progress, executor) if tag_of(each[0]) == tag]
+            pipeline = self._redis.pipeline(transaction=True)
+            for stream, _ in here:
+                pipeline.xinfo_groups(stream)
+            for key, *names in hashes:
+                pipeline.hmget(key, *names)
+            replies = await reach(pipeline.execute())
+            for (stream, wanted), rows in zip(here, replies, strict=False):
+                in_flight += _behind(stream, wanted, rows)
+            for (_, *names), values in zip(hashes, replies[len(here) :], strict=True):
+                numbers |= {name: int(value or 0) for name, value in zip(names, values, strict=True)}
+        if numbers["unsettled"]:
+            in_flight.append(f"executor-svc: {numbers['unsettled']} orders or reports under way")
+        return LineState(tuple(in_flight), numbers["looked_ms"], numbers["published"], numbers["acknowledged_trade_id"])
 
 
 def _behind(stream: str, wanted: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -12,12 +12,15 @@ from typing import Any
 import msgspec
 
 from quantum_cli.errors import UsageError
+from quantum_common.bus import connect_client, is_cluster
 from quantum_common.candles import CandleFileError, Candles, read_candles, write_candles
 from quantum_common.domain.timeframe import DEFAULT_HORIZON_BARS, DEFAULT_LABEL_THRESHOLD, TIMEFRAME_MS, timeframe_ms
 from quantum_common.features import SEQUENCE_BARS, WARMUP_BARS
 from quantum_common.service.names import TOOLKIT_NAMES
 
 BARS_BEFORE_FIRST_DECISION = WARMUP_BARS + SEQUENCE_BARS - 1
+
+MOST_PARTITIONS = 99
 
 SYNTHETIC_VENUE = "synthetic"
 SYNTHETIC_SEED = 7
@@ -44,6 +47,10 @@ class RunPlan:
     port_offset: int
     bars_per_s: float | None
     """Market pace in bars per wall second; None = as fast as the fleet settles them."""
+    partitions: int = 1
+    """Symbol partitions, as exported in QT_PARTITIONS."""
+    cluster_url: str | None = None
+    """The cluster that the run uses instead of a server of its own, as exported in QT_REDIS_URL."""
 
     @property
     def timeframe_ms(self) -> int:
@@ -129,7 +136,9 @@ def make_plan(
     threshold = DEFAULT_LABEL_THRESHOLD[timeframe] if label_threshold is None else label_threshold
     if not 0 < threshold < 1:
         raise UsageError(f"--label-threshold {threshold}: give a fraction between 0 and 1, such as 0.015 for 1.5 %")
-    parts = [data_dir and data_dir.resolve(), symbols, from_ms, to_ms, models_dir, threshold, horizon_bars]
+    cluster_url = exported_cluster()
+    parts: list[Any] = [data_dir and data_dir.resolve(), symbols, from_ms, to_ms, models_dir, threshold, horizon_bars]
+    parts += ["cluster"] if cluster_url else []
     state = state_dir or _default_state_dir(venue, timeframe, parts)
     data_dir = data_dir or make_synthetic_market(state / "market", symbols, timeframe)
     candles = read_all(data_dir, venue, symbols, timeframe)
@@ -147,6 +156,8 @@ def make_plan(
         models_dir=(models_dir or state / "models").resolve(),
         port_offset=port_offset,
         bars_per_s=bars_per_s,
+        partitions=exported_partitions(),
+        cluster_url=cluster_url,
     )
     return plan, candles
 
@@ -183,6 +194,26 @@ def make_synthetic_market(folder: Path, symbols: tuple[str, ...], timeframe: str
     return folder
 
 
+def exported_partitions() -> int:
+    """UsageError for a number that no line can have."""
+    value = os.environ.get("QT_PARTITIONS", "1")
+    if not value.isdecimal() or not 1 <= int(value) <= MOST_PARTITIONS:
+        raise UsageError(f"QT_PARTITIONS {value!r}: give a number from 1 to {MOST_PARTITIONS}")
+    return int(value)
+
+
+def exported_cluster() -> str | None:
+    """None without one: a plain QT_REDIS_URL is meant for services that are started by hand."""
+    url = os.environ.get("QT_REDIS_URL", "")
+    if not is_cluster(url):
+        return None
+    try:
+        connect_client(url)
+    except ValueError as error:
+        raise UsageError(f"QT_REDIS_URL: {error}") from error
+    return url
+
+
 def exported_settings() -> dict[str, str]:
     """Settings that the user exported and that change what a run decides: no secrets, logs or addresses."""
     return {
@@ -214,12 +245,13 @@ def claim_state_dir(plan: RunPlan) -> None:
         "label_threshold": plan.label_threshold,
         "horizon_bars": plan.horizon_bars,
         "settings": exported_settings(),
+        "server": "cluster" if plan.cluster_url else "own",
     }
     if not path.exists():
         plan.state_dir.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(mine)))
         return
-    kept = msgspec.json.decode(path.read_bytes())
+    kept = {"server": "own", **msgspec.json.decode(path.read_bytes())}
     if changed := [name for name in mine if kept.get(name) != mine[name]]:
         raise UsageError(
             f"{plan.state_dir} holds another run ({', '.join(changed)} differ): "

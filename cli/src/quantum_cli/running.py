@@ -25,6 +25,7 @@ class RunningFleet(msgspec.Struct, frozen=True):
     pid: Annotated[int, msgspec.Meta(ge=1)]
     redis_url: str
     control_url: str
+    partitions: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
 @contextmanager
@@ -32,6 +33,7 @@ def announced(state_dir: Path, fleet: RunningFleet) -> Iterator[None]:
     """Have the file while the fleet runs. Written whole: a reader never sees half of it."""
     path = state_dir / FILE_NAME
     draft = path.with_suffix(".draft")
+    draft.touch(mode=0o600)  # the URL may hold a password
     draft.write_bytes(msgspec.json.format(msgspec.json.encode(fleet)) + b"\n")
     draft.chmod(0o600)
     draft.replace(path)

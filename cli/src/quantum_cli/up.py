@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from quantum_cli.claim import claim_cluster
 from quantum_cli.conductor import Conductor
 from quantum_cli.control import control_app, serving
 from quantum_cli.display import RunDisplay, Tally
@@ -27,7 +28,7 @@ from quantum_cli.line import Line
 from quantum_cli.plan import RunPlan, iso
 from quantum_cli.running import RunningFleet, announced, token_path
 from quantum_cli.supervisor import Child, Supervisor
-from quantum_common.bus import Entry, RedisBus
+from quantum_common.bus import Entry, RedisBus, connect_client
 from quantum_common.bus.embedded import server_command
 from quantum_common.candles import Candles
 from quantum_common.contracts import REGISTRY, Keys, dead
@@ -47,7 +48,7 @@ def environment(plan: RunPlan, redis_url: str, token: str) -> dict[str, str]:
     return {
         "QT_REDIS_URL": redis_url,
         "QT_ACCOUNT": ACCOUNT,
-        "QT_PARTITIONS": "1",
+        "QT_PARTITIONS": str(plan.partitions),
         "QT_INSTANCE": "1",
         "QT_HOST": "127.0.0.1",
         "QT_PORT": "0",
@@ -120,7 +121,7 @@ class LocalFleet:
             )
             await stack.enter_async_context(self._supervisor)
             stack.callback(self._console.print, "stopping the fleet …")
-            redis_url = await self._start_server()
+            redis_url = self._plan.cluster_url or await self._start_server()
             bus = RedisBus.connect(redis_url)
             stack.push_async_callback(bus.close)
             venue = await stack.enter_async_context(
@@ -131,8 +132,11 @@ class LocalFleet:
                 )
             )
             display = RunDisplay(self._console, self.tally, len(self._times))
-            keys = Keys(account=ACCOUNT)
-            redis = await stack.enter_async_context(Redis.from_url(redis_url))
+            keys = Keys(self._plan.partitions, ACCOUNT)
+            redis = connect_client(redis_url)
+            stack.push_async_callback(redis.aclose)
+            if self._plan.cluster_url:
+                await claim_cluster(redis, self._plan.state_dir)
             conductor = Conductor(
                 bus,
                 Line(redis, keys),
@@ -144,7 +148,8 @@ class LocalFleet:
                 self._counted,
             )
             await self._start_services(redis_url, conductor)
-            stack.enter_context(announced(self._plan.state_dir, RunningFleet(os.getpid(), redis_url, control_url)))
+            me = RunningFleet(os.getpid(), redis_url, control_url, keys.partitions)
+            stack.enter_context(announced(self._plan.state_dir, me))
             memory = asyncio.create_task(self._watch_memory())
             stack.callback(memory.cancel)
             started = time.monotonic()

@@ -194,3 +194,21 @@ async def test_tail_waits_for_new_entries_without_a_group(bus: Bus) -> None:
 async def test_an_absent_state_has_version_zero(bus: Bus) -> None:
     assert (await bus.state("{p00}:state:none")).version == 0
     assert (await bus.stream_infos(["{p00}:none"]))["{p00}:none"].last_id == "0-0"
+
+
+async def test_calls_over_several_slots_answer_for_each_of_them(bus: Bus) -> None:
+    streams = ["{p00}:in", "{p01}:in", "{p02}:in", "{paper}:in"]
+    for number, stream in enumerate(streams):
+        await written(bus, number + 1, stream)
+    infos = await bus.stream_infos([*streams, "{p03}:absent"])
+    assert [info.length for info in infos.values()] == [1, 2, 3, 4, 0]
+    found = await bus.tail(dict.fromkeys(streams, "0-0"), count=100, block_ms=None)
+    assert sorted(entry.stream for entry in found) == sorted(s for n, s in enumerate(streams) for _ in range(n + 1))
+    windows = [f"{{p0{number}}}:window" for number in range(3)]
+    await bus.commit([Unit(writes=[("ZADD", key, 5, key)]) for key in windows])
+    assert await bus.vectors([(key, 9, 4) for key in windows]) == [[key.encode()] for key in windows]
+
+
+async def test_a_tail_that_waits_is_of_one_slot(bus: Bus) -> None:
+    with pytest.raises(ValueError, match="one slot"):
+        await bus.tail({"{p00}:in": "0-0", "{p01}:in": "0-0"}, count=1, block_ms=10)

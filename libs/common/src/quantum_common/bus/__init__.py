@@ -1,5 +1,6 @@
 """The bus kit: consume, decide and emit exactly once on Redis Streams."""
 
+from quantum_common.bus.client import Client, connect_client, is_cluster
 from quantum_common.bus.consumer import Consumer, DeadLetter, Received, commit_together, run_consumer
 from quantum_common.bus.lease import Lease
 from quantum_common.bus.memory import MemoryBus
@@ -23,6 +24,7 @@ from quantum_common.bus.redis_bus import RedisBus
 __all__ = [
     "Bus",
     "BusUnavailable",
+    "Client",
     "Consumer",
     "DeadLetter",
     "Entry",
@@ -41,5 +43,7 @@ __all__ = [
     "Unit",
     "Watermark",
     "commit_together",
+    "connect_client",
+    "is_cluster",
     "run_consumer",
 ]

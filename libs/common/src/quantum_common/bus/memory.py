@@ -216,6 +216,9 @@ class MemoryBus:
         return found
 
     async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int | None) -> list[Entry]:
+        if block_ms is not None and len({tag_of(stream) for stream in positions}) > 1:
+            raise ValueError(f"a tail that waits reads one slot, not {sorted(positions)}")
+
         def after() -> list[Entry]:
             return [
                 Entry(name, f"{number}-0", data)

@@ -217,7 +217,8 @@ class Bus(Protocol):
     async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int | None) -> list[Entry]:
         """Entries after the given ids, read without a group. Ids only, `$` is not resolved.
 
-        `block_ms` None: what is there, at once. A server ends a wait only at its next tick, up to 100 ms late.
+        `block_ms` None: what is there, at once, slot after slot. A wait is for streams of one slot (ValueError); a
+        server ends it only at its next tick, up to 100 ms late.
         """
 
     async def newest(self, stream: str, count: int) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""The bus on a real server: plain redis.asyncio with hiredis, and one server-side function for the commit."""
+"""The bus on a server or cluster: plain redis.asyncio with hiredis, and one server-side function for the commit."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from importlib.resources import files
 from typing import Any
 
 import msgpack
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from quantum_common.bus.client import Client, connect_client
+from quantum_common.bus.cluster import ClusterClient
 from quantum_common.bus.port import (
     BusUnavailable,
     Entry,
@@ -36,33 +35,22 @@ _NAME = "quantum_commit_" + hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
 """The name carries the content, so that old and new code coexist in a rolling redeploy."""
 _LIBRARY = f"#!lua name={_NAME}\n" + _SOURCE.replace("@NAME@", _NAME)
 _MAX_INPUTS = 512  # Lua's unpack fails near 8,000 values
-_SOCKET_TIMEOUT_S = 10.0
 
 
 class RedisBus:
-    """Redis ≥ 7.0 or Valkey ≥ 8. `connect` only builds the client; the first call reaches the server."""
+    """Redis ≥ 7.0 or Valkey ≥ 8, one server or a cluster. `connect` builds the client; the first call reaches out."""
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Client) -> None:
         self._redis: Any = client  # its annotations are unions over both protocols
 
     @classmethod
     def connect(cls, url: str) -> RedisBus:
-        """The client's own retries are off: a lost reply would make it write twice. The kit retries, idempotently."""
-        return cls(
-            Redis.from_url(
-                url,
-                decode_responses=False,
-                protocol=2,
-                socket_timeout=_SOCKET_TIMEOUT_S,
-                socket_connect_timeout=5.0,
-                socket_keepalive=True,
-                retry=Retry(NoBackoff(), 0),
-            )
-        )
+        """URLs as `connect_client` takes them."""
+        return cls(connect_client(url))
 
     async def ensure_group(self, stream: str, group: str) -> None:
         try:
-            await _reach(self._redis.execute_command("XGROUP", "CREATE", stream, group, "0", "MKSTREAM"))
+            await reach(self._redis.execute_command("XGROUP", "CREATE", stream, group, "0", "MKSTREAM"))
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
@@ -74,7 +62,7 @@ class RedisBus:
         self, streams: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int
     ) -> list[Entry]:
         try:
-            reply = await _reach(
+            reply = await reach(
                 self._redis.xreadgroup(
                     group, consumer, dict.fromkeys(streams, ">"), count=count, block=block_ms or None
                 )
@@ -91,7 +79,7 @@ class RedisBus:
         self, stream: str, group: str, consumer: str, after_id: str, count: int
     ) -> tuple[list[Entry], str | None]:
         try:
-            reply = await _reach(self._redis.xreadgroup(group, consumer, {stream: after_id}, count=count))
+            reply = await reach(self._redis.xreadgroup(group, consumer, {stream: after_id}, count=count))
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -101,9 +89,7 @@ class RedisBus:
 
     async def claim(self, stream: str, group: str, consumer: str, *, min_idle_ms: int, count: int) -> list[Entry]:
         try:
-            reply = await _reach(
-                self._redis.xautoclaim(stream, group, consumer, min_idle_time=min_idle_ms, count=count)
-            )
+            reply = await reach(self._redis.xautoclaim(stream, group, consumer, min_idle_time=min_idle_ms, count=count))
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -126,7 +112,7 @@ class RedisBus:
         return int(await self._function("_lease", [key], owner, ttl_ms))
 
     async def lease_token(self, key: str) -> int:
-        return int(await _reach(self._redis.hget(key, "token")) or 0)
+        return int(await reach(self._redis.hget(key, "token")) or 0)
 
     async def commit(self, units: Sequence[Unit]) -> list[Status]:
         statuses: dict[int, Status] = {}
@@ -155,16 +141,16 @@ class RedisBus:
         """Call a function of the library, which is loaded where it is missing."""
         call = ("FCALL", _NAME + suffix, len(keys), *keys, *arguments)
         try:
-            return await _reach(self._redis.execute_command(*call))
+            return await reach(self._redis.execute_command(*call))
         except ResponseError as error:
             if "Function not found" not in str(error):
                 raise
             await self._load()
-            return await _reach(self._redis.execute_command(*call))
+            return await reach(self._redis.execute_command(*call))
 
     async def _load(self) -> None:
         try:
-            await _reach(self._redis.function_load(_LIBRARY))
+            await reach(self._redis.function_load(_LIBRARY))
         except ResponseError as error:
             if "already exists" not in str(error):
                 raise
@@ -177,33 +163,41 @@ class RedisBus:
                     if tag_of(entry.stream) != slot:
                         acks.setdefault((entry.stream, entry.group), []).append(entry.entry_id)
         for (stream, group), ids in acks.items():
-            await _reach(self._redis.xack(stream, group, *ids))
+            await reach(self._redis.xack(stream, group, *ids))
 
     async def state(self, key: str) -> State:
-        fields: dict[bytes, bytes] = await _reach(self._redis.hgetall(key))
+        fields: dict[bytes, bytes] = await reach(self._redis.hgetall(key))
         if not fields:
             return State(0, None, {})
         version, data = int(fields.pop(b"v")), fields.pop(b"s", None)
         return State(version, data, {name.decode(): value.decode() for name, value in fields.items()})
 
     async def counters(self, key: str) -> dict[str, int]:
-        return {name.decode(): int(value) for name, value in (await _reach(self._redis.hgetall(key))).items()}
+        return {name.decode(): int(value) for name, value in (await reach(self._redis.hgetall(key))).items()}
 
     async def vectors(self, requests: Sequence[tuple[str, int, int]]) -> list[list[bytes]]:
         pipeline = self._redis.pipeline(transaction=False)
         for key, highest, count in requests:
             pipeline.execute_command("ZRANGE", key, highest, "-inf", "BYSCORE", "REV", "LIMIT", 0, count)
-        return [list(reversed(members)) for members in await _reach(pipeline.execute())]
+        return [list(reversed(members)) for members in await reach(pipeline.execute())]
 
     async def tail(self, positions: Mapping[str, str], *, count: int, block_ms: int | None) -> list[Entry]:
-        reply = await _reach(self._redis.xread(dict(positions), count=count, block=block_ms))
-        return _entries(reply, "", "")
+        by_slot: dict[str, dict[str, str]] = {}
+        for stream, after_id in positions.items():
+            by_slot.setdefault(tag_of(stream), {})[stream] = after_id
+        if block_ms is not None and len(by_slot) > 1:
+            raise ValueError(f"a tail that waits reads one slot, not {sorted(by_slot)}")
+        return [
+            entry
+            for streams in by_slot.values()
+            for entry in _entries(await reach(self._redis.xread(streams, count=count, block=block_ms)), "", "")
+        ]
 
     async def newest(self, stream: str, count: int) -> list[Entry]:
-        return _entries([(stream.encode(), await _reach(self._redis.xrevrange(stream, count=count)))], "", "")
+        return _entries([(stream.encode(), await reach(self._redis.xrevrange(stream, count=count)))], "", "")
 
     async def append(self, stream: str, data: bytes) -> str:
-        entry_id: bytes = await _reach(self._redis.xadd(stream, {"e": data}, maxlen=10_000, approximate=True))
+        entry_id: bytes = await reach(self._redis.xadd(stream, {"e": data}, maxlen=10_000, approximate=True))
         return entry_id.decode()
 
     async def stream_infos(self, streams: Sequence[str]) -> dict[str, StreamInfo]:
@@ -211,7 +205,7 @@ class RedisBus:
         for stream in streams:
             pipeline.xinfo_stream(stream)
             pipeline.xinfo_groups(stream)
-        replies = await _reach(pipeline.execute(raise_on_error=False))
+        replies = await reach(pipeline.execute(raise_on_error=False))
         return {
             stream: _stream_info(replies[2 * number], replies[2 * number + 1]) for number, stream in enumerate(streams)
         }
@@ -225,7 +219,7 @@ class RedisBus:
             return None
 
     async def _oldest_pending(self, stream: str, group: str) -> str | None:
-        found = await _reach(self._redis.xpending(stream, group))
+        found = await reach(self._redis.xpending(stream, group))
         return _text(found["min"]) if found["pending"] else None
 
     async def trim(self, stream: str, groups: Sequence[str], keep: int) -> int | None:
@@ -243,40 +237,36 @@ class RedisBus:
                     raise
                 return None
             needed.append(oldest or info.groups[group].last_delivered_id)
-        newest = await _reach(self._redis.xrevrange(stream, count=keep))
+        newest = await reach(self._redis.xrevrange(stream, count=keep))
         needed.append(_text(newest[-1][0]) if newest else "0-0")
-        return int(await _reach(self._redis.xtrim(stream, minid=min(needed, key=_id_order), approximate=False)))
+        return int(await reach(self._redis.xtrim(stream, minid=min(needed, key=_id_order), approximate=False)))
 
     async def server_facts(self) -> dict[str, str]:
-        """From INFO, and from CONFIG where the user may read it."""
+        """From INFO, and from CONFIG where the user may read it. Of a cluster those of a master, with the settings of
+        any other that are not as REQUIRED."""
+        is_cluster = isinstance(self._redis, ClusterClient)
+        first, *others = await reach(self._redis.masters()) if is_cluster else [self._redis]
+        facts = await self._facts_of(first)
+        for other in others:
+            found = await self._facts_of(other)
+            facts |= {name: found[name] for name, (value, _) in REQUIRED.items() if found.get(name, value) != value}
+        return facts
+
+    async def _facts_of(self, server: Any) -> dict[str, str]:
         facts: dict[str, str] = {}
-        for call in (self._info_facts, self._config_facts):
+        for call in (_info_facts, _config_facts):
             try:
-                facts |= await call()
+                facts |= await call(server)
             except ResponseError as error:
                 log.debug("the server does not tell its settings: %s", error)
         return facts
-
-    async def _info_facts(self) -> dict[str, str]:
-        info = await _reach(self._redis.info())
-        found = {
-            "version": info.get("redis_version"),  # Valkey names here the Redis version it is compatible with
-            "appendonly": {0: "no", 1: "yes"}.get(info.get("aof_enabled")),
-            "maxmemory-policy": info.get("maxmemory_policy"),
-            "maxmemory": info.get("maxmemory"),
-            "used_memory": info.get("used_memory"),
-        }
-        return {name: str(value) for name, value in found.items() if value is not None}
-
-    async def _config_facts(self) -> dict[str, str]:
-        found = [await _reach(self._redis.config_get(name)) for name in REQUIRED]
-        return {_text(name): _text(value) for row in found for name, value in row.items()}
 
     async def close(self) -> None:
         await self._redis.aclose()
 
 
-async def _reach(call: Awaitable[Any]) -> Any:
+async def reach(call: Awaitable[Any]) -> Any:
+    """The call's reply. BusUnavailable when the server cannot be reached; its own refusals (ResponseError) pass."""
     try:
         return await call
     except OutOfMemoryError as error:
@@ -287,6 +277,23 @@ async def _reach(call: Awaitable[Any]) -> Any:
         if "handler is closed" not in str(error):
             raise
         raise BusUnavailable(str(error)) from error
+
+
+async def _info_facts(server: Any) -> dict[str, str]:
+    info = await reach(server.info())
+    found = {
+        "version": info.get("redis_version"),  # Valkey names here the Redis version it is compatible with
+        "appendonly": {0: "no", 1: "yes"}.get(info.get("aof_enabled")),
+        "maxmemory-policy": info.get("maxmemory_policy"),
+        "maxmemory": info.get("maxmemory"),
+        "used_memory": info.get("used_memory"),
+    }
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+async def _config_facts(server: Any) -> dict[str, str]:
+    found = [await reach(server.config_get(name)) for name in REQUIRED]
+    return {_text(name): _text(value) for row in found for name, value in row.items()}
 
 
 def _stream_info(info: Any, groups: Any) -> StreamInfo:

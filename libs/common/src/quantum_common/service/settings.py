@@ -36,7 +36,7 @@ class FleetSettings(BaseSettings):
     default_port: ClassVar[int] = 0
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """Redis ≥ 7 or Valkey ≥ 8; may hold a password."""
+    """Redis ≥ 7 or Valkey ≥ 8; may hold a password. A cluster: `redis+cluster://host:port,host:port`."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 0
