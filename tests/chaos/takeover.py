@@ -1,8 +1,8 @@
 """How long it takes until the other instance works, for every service under a lease.
 
 The working instance is killed; then the one that took over is paused for longer than its lease; then the next is asked
-to stop. Measured from the signal to the first event that another instance writes, with the line in the middle of a bar:
-it stands still until then. The run must end like one that was left in peace, whatever the paused one does on waking.
+to stop. Measured from the signal to the first event under another process's lease, in the middle of a bar that stands
+still until then. The run must end like one that was left in peace, whatever the paused one does on waking.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from redis.exceptions import RedisError
 from rich.table import Table
 
 from chaos.faults import LEASED, QUIET_BARS
-from chaos.fleet import STREAMS, DisturbedFleet
+from chaos.fleet import LEASES, STREAMS, DisturbedFleet
 from quantum_cli.supervisor import Child
-from quantum_common.contracts import decode
-from quantum_common.contracts.envelope import BadEvent
 
 HOWS = ("kill", "pause", "stop")
 WRITES = {
@@ -81,11 +79,10 @@ class TakeoverFleet(DisturbedFleet):
         worker = self._child(await self.meant(service, redis))
         standby = self._child(await self.meant(f"{service}-2", redis))
         await self._stands_by(standby)
-        last_id = (await redis.xinfo_stream(STREAMS[WRITES[service]]))["last-generated-id"]
-        began_ms = time.time() * 1000
+        owner, began_ms = await redis.hget(LEASES[service], "owner"), time.time() * 1000
         assert worker.process is not None
         waking = asyncio.create_task(self._signal(worker, how))
-        wrote_ms = await self._first_of_another(service, "2" if worker.name == service else "1", last_id, redis)
+        wrote_ms = await self._first_of_another(service, owner, redis)
         await waking
         self.injected.counts[{"kill": "kills", "pause": "pauses", "stop": "redeploys"}[how]] += 1
         await self._stands_by(worker)
@@ -110,15 +107,16 @@ class TakeoverFleet(DisturbedFleet):
                 await asyncio.sleep(0.05)
             await asyncio.sleep(0.5)
 
-    async def _first_of_another(self, service: str, instance: str, after_id: bytes, redis: Redis) -> float:
-        """Wall time, ms, at which the server took the first event of that instance."""
-        stream, deadline = STREAMS[WRITES[service]], time.monotonic() + GIVES_UP_S
+    async def _first_of_another(self, service: str, owner: bytes | None, redis: Redis) -> float:
+        """Wall time, ms, at which the server took the first event after the lease had another owner."""
+        stream, deadline, since = STREAMS[WRITES[service]], time.monotonic() + GIVES_UP_S, b""
         while time.monotonic() < deadline:
-            with suppress(RedisError, BadEvent):
-                for entry_id, fields in await redis.xrange(stream, b"(" + after_id):
-                    if decode(fields[b"e"]).producer.instance == instance:
-                        return float(entry_id.split(b"-")[0])
-            await asyncio.sleep(0.01)
+            with suppress(RedisError):
+                if not since and await redis.hget(LEASES[service], "owner") not in (owner, b""):
+                    since = (await redis.xinfo_stream(stream))["last-generated-id"]
+                if since and (rows := await redis.xrange(stream, b"(" + since, count=1)):
+                    return float(rows[0][0].split(b"-")[0])
+            await asyncio.sleep(0.005)
         self.injected.problems.append(f"nobody took over from {service}")
         return GIVES_UP_S * 1000 + time.time() * 1000
 
