@@ -105,7 +105,7 @@ class Market:
 def main() -> int:
     options = _options()
     console = Console(highlight=False, width=200)
-    for name in ("QT_LEDGER_URL", "QT_REDIS_URL"):
+    for name in ("QT_LEDGER_URL", "QT_REDIS_URL", "QT_PARTITIONS"):
         os.environ.pop(name, None)  # each run has its own
     os.environ |= SETTINGS
     work = (options.work or Path(tempfile.mkdtemp(prefix="chaos-"))).resolve()

@@ -31,7 +31,8 @@ from quantum_cli.up import LocalFleet
 from quantum_common.candles import Candles, write_candles
 from quantum_common.contracts import REGISTRY, Keys
 from quantum_common.domain.timeframe import timeframe_ms
-from recorder_svc.app import KEPT_ENTRIES, TRIM_EVERY_S
+from recorder_svc.streams import KEPT_ENTRIES
+from recorder_svc.trimming import TRIM_EVERY_S
 
 SYMBOLS = "BTCUSDT,ETHUSDT,BNBUSDT,SOLUSDT,ADAUSDT"
 TIMEFRAME = "1h"

@@ -13,6 +13,7 @@ import pytest
 
 from quantum_common.bus import (
     Bus,
+    BusUnavailable,
     Consumer,
     Lease,
     MemoryBus,
@@ -289,6 +290,30 @@ async def test_an_older_and_a_newer_library_of_functions_work_beside_each_other(
     libraries = {row[1].decode() for row in await bus._redis.function_list()}
     assert libraries >= set(names.values())
     await bus._redis.function_delete(names["old"])
+    await bus.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "mend"),
+    [
+        (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+    ],
+)
+async def test_a_server_that_takes_no_writes_at_the_moment_condemns_no_entry(
+    server_url: str, spoil: tuple[str, ...], mend: tuple[str, ...]
+) -> None:
+    bus = RedisBus.connect(server_url)
+    await bus._redis.flushall()
+    unit = Unit(outputs=[Output("{p00}:out", b"x")])
+    await bus.commit([unit])
+    await bus._redis.execute_command(*spoil)
+    try:
+        with pytest.raises(BusUnavailable):
+            await bus.commit([unit])
+    finally:
+        await bus._redis.execute_command(*mend)
+    assert await bus.commit([unit]) == [Status.OK]
     await bus.close()
 
 

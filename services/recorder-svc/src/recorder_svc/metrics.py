@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from quantum_common.contracts.streams import PARTITIONED, StreamSpec
+
 ENTRIES_RECORDED = Counter("quantum_recorder_entries_recorded_total", "Entries archived and acknowledged", ["stream"])
 WRITE_SECONDS = Histogram(
     "quantum_recorder_write_seconds",
@@ -10,14 +12,14 @@ WRITE_SECONDS = Histogram(
 )
 STORAGE_FAILURES = Counter("quantum_recorder_storage_failures_total", "Batches that disk or database did not take")
 ENTRIES_TRIMMED = Counter("quantum_recorder_entries_trimmed_total", "Stream entries dropped, read by all", ["stream"])
-TRIM_BLOCKED = Gauge("quantum_recorder_trim_blocked", "1 while a registered group is missing", ["stream"])
 LETTERS_ARCHIVED = Counter(
     "quantum_recorder_dead_letters_archived_total", "Oldest dead letters moved to the archive", ["stream"]
 )
 
-# The watch; partition is empty for streams of the account and for control.
+# Partition is empty for streams of the account and for control: their tag holds the account's name, which is no label.
 _STREAM = ["partition", "stream"]
 _GROUP = [*_STREAM, "group"]
+TRIM_BLOCKED = Gauge("quantum_recorder_trim_blocked", "1 while a registered group is missing", _STREAM)
 STREAM_LENGTH = Gauge("quantum_recorder_stream_length", "Entries on a stream", _STREAM)
 DEAD_LETTERS_WAITING = Gauge("quantum_recorder_dead_letters_waiting", "Dead letters of a stream", _STREAM)
 GROUP_MISSING = Gauge("quantum_recorder_group_missing", "1 while a registered group does not exist", _GROUP)
@@ -32,3 +34,8 @@ GROUP_LAST_DELIVERY_AGE = Gauge(
 )
 ALARMS = Gauge("quantum_recorder_alarms", "Alarms that are on", ["kind"])
 WATCHED_AT = Gauge("quantum_recorder_watched_timestamp_seconds", "When the streams were last looked at")
+
+
+def stream_labels(spec: StreamSpec, stream: str) -> tuple[str, str]:
+    """Partition and stream."""
+    return (stream.partition(":")[0].strip("{}") if spec in PARTITIONED else "", spec.name)

@@ -11,7 +11,7 @@ import msgspec
 
 from quantum_common.bus import Bus, BusUnavailable, Entry, Unit
 from quantum_common.contracts import REGISTRY
-from quantum_common.contracts.streams import dead
+from quantum_common.contracts.streams import StreamSpec, dead
 from quantum_common.service import Stop
 from recorder_svc import metrics
 from recorder_svc.archive import Archive, Lines, stream_name
@@ -49,7 +49,7 @@ class Trimmer:
                 beat()
                 try:
                     if spec.consumers:
-                        await self._trim(stream, spec.consumers)
+                        await self._trim(stream, spec)
                     await self._set_letters_aside(dead(stream), beat)
                 except BusUnavailable as error:
                     log.warning("trimming of %s put off: %s", stream, error)
@@ -57,9 +57,9 @@ class Trimmer:
                     metrics.STORAGE_FAILURES.inc()
                     log.error("dead letters of %s stay on the bus: %s", stream, error)
 
-    async def _trim(self, stream: str, groups: Sequence[str]) -> None:
-        dropped = await self._bus.trim(stream, groups, KEPT_ENTRIES)
-        metrics.TRIM_BLOCKED.labels(stream_name(stream)).set(dropped is None)
+    async def _trim(self, stream: str, spec: StreamSpec) -> None:
+        dropped = await self._bus.trim(stream, spec.consumers, KEPT_ENTRIES)
+        metrics.TRIM_BLOCKED.labels(*metrics.stream_labels(spec, stream)).set(dropped is None)
         metrics.ENTRIES_TRIMMED.labels(stream_name(stream)).inc(dropped or 0)
 
     async def _set_letters_aside(self, letters: str, beat: Callable[[], None]) -> None:

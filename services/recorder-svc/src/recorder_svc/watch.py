@@ -13,11 +13,12 @@ import msgspec
 
 from quantum_common.bus import Bus, BusUnavailable
 from quantum_common.contracts import REGISTRY
-from quantum_common.contracts.streams import PARTITIONED, StreamSpec, dead
+from quantum_common.contracts.streams import StreamSpec, dead
 from quantum_common.domain import timeframe_ms
 from quantum_common.service import Stop
 from quantum_common.service.clock import wall_ms
 from recorder_svc import metrics
+from recorder_svc.metrics import stream_labels
 from recorder_svc.settings import Settings
 from recorder_svc.streams import Alarm, Judgement, Kind, Memory, Seen, Storage, StreamRow, judge, never_written
 
@@ -113,8 +114,7 @@ def _tell_changes(before: list[Alarm], now: list[Alarm], now_ms: int) -> None:
 
 
 def _show_stream(spec: StreamSpec, row: StreamRow) -> None:
-    # Only a partition's tag is shown: that of the others holds the account's name, which becomes no label.
-    labels = (row.stream.partition(":")[0].strip("{}") if spec in PARTITIONED else "", spec.name)
+    labels = stream_labels(spec, row.stream)
     metrics.STREAM_LENGTH.labels(*labels).set(row.length)
     metrics.DEAD_LETTERS_WAITING.labels(*labels).set(row.dead_letters)
     for group in row.groups:

@@ -265,14 +265,23 @@ class RedisBus:
         await self._redis.aclose()
 
 
+NO_WRITES_NOW = ("MISCONF", "NOREPLICAS", "READONLY", "You can't write against a read only replica")
+"""A disk that takes no append-only file, a master without replicas, a server made a replica: no fault of an entry."""
+
+
 async def reach(call: Awaitable[Any]) -> Any:
-    """The call's reply. BusUnavailable when the server cannot be reached; its own refusals (ResponseError) pass."""
+    """The call's reply. BusUnavailable when the server cannot be reached, or takes no writes at the moment; its other
+    refusals (ResponseError) pass."""
     try:
         return await call
     except OutOfMemoryError as error:
         raise ServerFull(f"{type(error).__name__}: {error}") from error
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise BusUnavailable(f"{type(error).__name__}: {error}") from error
+    except ResponseError as error:
+        if not str(error).startswith(NO_WRITES_NOW):
+            raise
+        raise BusUnavailable(str(error)) from error
     except RuntimeError as error:  # what uvloop says when the other side closed between connecting and writing
         if "handler is closed" not in str(error):
             raise
