@@ -8,7 +8,7 @@ SOURCES := libs/common/src libs/research/src $(wildcard services/*/src) cli/src
 export OMP_NUM_THREADS := 1
 export QT_DATA_DIR ?= $(abspath ../shared/data)
 
-.PHONY: install up test check bench chaos chaos-long cluster docs clean
+.PHONY: install up test check bench chaos chaos-long soak cluster docs clean
 
 # torch first and pinned, so that nothing that needs it chooses another build.
 $(VENV)/installed: constraints.txt requirements-dev.txt $(wildcard */*/pyproject.toml) cli/pyproject.toml
@@ -44,12 +44,16 @@ test: install
 bench: install .venv-bench/installed
 	$(BIN)/python benchmarks/bus/run.py
 
-# The real fleet under seeded faults beside the same run in peace: docs/guides/chaos.md. CHAOS="--seed 7" and the like.
+# Seeded faults beside the same run in peace: docs/guides/chaos.md. CHAOS="--seed 7" and the like: the real fleet only.
 chaos: install
+	$(if $(CHAOS),,PYTHONPATH=tests $(BIN)/python -m chaos.lines)
 	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
 
 chaos-long: install
 	PYTHONPATH=tests $(BIN)/python -m chaos --hours $(or $(HOURS),1) $(CHAOS)
+
+soak: install
+	PYTHONPATH=tests $(BIN)/python -m chaos.soak --minutes $(or $(MINUTES),30)
 
 # The fleet on a cluster of three masters, each of them killed on the way: docs/guides/cluster.md.
 cluster: install

@@ -6,7 +6,7 @@ import pytest
 
 from executor_svc.adapters.venue import CcxtVenue, make_exchange
 from executor_svc.errors import VenueUnreachable
-from quantum_common.contracts import OrderFilled, OrderRejected, OrderSubmitted, TradeClosed
+from quantum_common.contracts import ALLOCATIONS, OrderFilled, OrderRejected, OrderSubmitted, TradeClosed
 from quantum_common.domain.signal import Role
 
 HOUR_MS = 3_600_000
@@ -197,3 +197,57 @@ async def test_a_position_whose_stop_the_venue_refuses_is_closed_at_market(make_
     assert (await line.status())["open_positions"] == 0
     assert (await line.events(TradeClosed))[0].exit_reason == "unprotected"
     assert (await line.status())["open_algo_orders"] == 0
+
+
+class Counting:
+    """A venue that counts the requests of one instance that would change something there."""
+
+    def __init__(self, inner) -> None:
+        self._inner, self.requests = inner, 0
+
+    def __getattr__(self, name: str):
+        self.requests += name in ("submit", "cancel", "cancel_open")
+        return getattr(self._inner, name)
+
+
+class Overtaken:
+    """A bus on which another instance takes the account over right after this one has written its first intent."""
+
+    def __init__(self, line) -> None:
+        self._line, self._done = line, False
+
+    def __getattr__(self, name: str):
+        found = getattr(self._line.bus, name)
+        return self._commit if name == "commit" else found
+
+    async def _commit(self, units):
+        statuses = await self._line.bus.commit(units)
+        if not self._done and any(b"OrderSubmitted" in output.data for unit in units for output in unit.outputs):
+            self._done = True
+            lease = self._line.executor.lease
+            await self._line.bus.lease(lease.key, lease._owner, 0)
+            await self._line.bus.lease(lease.key, "2:another", 600_000)
+        return statuses
+
+
+async def test_f13_an_executor_whose_account_was_taken_over_sends_and_writes_nothing_more(make_line):
+    line = await make_line(BARS, **QUICK)
+    venue = Counting(CcxtVenue(make_exchange(line.settings)))
+    await line.start(venue=venue, bus=Overtaken(line))
+    await line.step(BAR)
+    await line.publish(line.keys.stream(ALLOCATIONS), line.approval())
+    batch = await line.consumer.read(1)
+    await line.consumer.handle(batch, line.executor.handle)
+    assert [order.role for order in await line.events(OrderSubmitted)] == [Role.ENTRY]
+    written = await line.event_ids()
+    for _ in range(2):
+        await line.executor._guarded(line.executor._retry)
+        await line.consumer.handle(batch, line.executor.handle)
+    assert venue.requests == 0
+    assert await line.event_ids() == written
+    await line.bus.lease(line.executor.lease.key, "2:another", 0)
+    await line.start()
+    await line.settled()
+    assert [fill.role for fill in await line.events(OrderFilled)] == [Role.ENTRY]
+    ids = await line.event_ids()
+    assert len(ids) == len(set(ids))

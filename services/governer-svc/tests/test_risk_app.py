@@ -317,6 +317,22 @@ async def test_an_account_taken_in_under_a_lost_reply_lets_its_bar_be_settled(tm
     assert await fleet.pending() == 0
 
 
+async def test_f25_the_emergency_stop_works_through_an_instance_that_stands_by(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    assert await fleet.service.lease.renew()
+    standby = RiskService(fleet.settings, fleet.bus, clock=lambda: fleet.wall_ms)
+    assert not await standby.lease.renew()
+    await standby.change_limits({"emergency_stop": True}, who="operator", why="drill")
+    await fleet.features(BTC, 1)
+    await fleet.decision(BTC, "BUY", 0.8)
+    await fleet.account()
+    await fleet.turn()
+    (verdict,) = await fleet.verdicts()
+    assert verdict.payload.reason == "EMERGENCY_STOP_ACTIVE"
+    await standby.refresh()
+    assert standby.store.state.account is not None
+
+
 async def test_two_instances_that_hold_the_same_bar_give_one_verdict(tmp_path: Path) -> None:
     fleet = await fleet_on(MemoryBus(), tmp_path)
     await fleet.features(BTC, 2)

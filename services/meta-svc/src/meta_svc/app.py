@@ -199,6 +199,7 @@ class MetaApp:
     def _count(self, each: Decided) -> None:
         metrics.DECISIONS.labels(counter_of(each.outcome.reason)).inc()
         metrics.TRIGGERS.labels(each.due.trigger).inc()
+        metrics.REPEATS.inc(len(each.due.bar.repeats))
         if each.outcome.use_meta:
             metrics.OVERRIDES.inc()
         if (features := each.due.bar.features) is not None:

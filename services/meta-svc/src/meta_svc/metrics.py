@@ -5,6 +5,7 @@ from prometheus_client import Counter, Gauge, Histogram
 DECISIONS = Counter("quantum_meta_decisions_total", "Decisions made, by the rule that decided", ["reason"])
 OVERRIDES = Counter("quantum_meta_overrides_total", "Decisions in which the meta model overrode the base ensemble")
 TRIGGERS = Counter("quantum_meta_triggers_total", "Decisions made, by what made the bar due", ["trigger"])
+REPEATS = Counter("quantum_meta_repeated_inputs_total", "Second votes of an agent on a bar, without an effect")
 SET_ASIDE = Counter("quantum_meta_set_aside_total", "Entries acknowledged without an effect", ["why"])
 JOIN_SECONDS = Histogram(
     "quantum_meta_join_seconds",
