@@ -104,8 +104,8 @@ class FailPoints:
 
 
 def _unless_killed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Nobody fetches what a call of a killed instance raised."""
-    if not isinstance(context.get("exception"), Killed):
+    """Nobody fetches what a call of a killed instance raised, or met."""
+    if not isinstance(context.get("exception"), Killed | BusUnavailable):
         loop.default_exception_handler(context)
 
 
