@@ -58,6 +58,7 @@ soak: install
 # The fleet on a cluster of three masters, each of them killed on the way: docs/guides/cluster.md.
 cluster: install
 	$(BIN)/pytest -m 'cluster or not cluster' tests/pipeline/test_cluster.py
+	PYTHONPATH=tests $(BIN)/python -m chaos.lines --cluster --symbols 20 --bars 50 --rate 0.005
 
 docs: install
 	$(BIN)/python docs/reference/generate.py

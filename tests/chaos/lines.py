@@ -2,7 +2,8 @@
 
 Per seed and number of partitions: 200 faults at fail points (kills, pauses, cuts), the server killed and restarted, and
 every connection cut again and again on its way through a proxy. The digest must be that of the quiet run, which must be
-the same for every number of partitions. Exit codes: 0 equal, 1 not.
+the same for every number of partitions. `--cluster`: on three masters, killed in turn; without the proxy, because a
+cluster tells its own addresses. Exit codes: 0 equal, 1 not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import uvloop
 from rich.console import Console
@@ -24,7 +24,7 @@ from rich.table import Table
 from chaos.failpoints import Faults
 from chaos.kit_line import clean, quick_kit
 from chaos.proxy import Link
-from chaos.server import Server, running
+from chaos.server import Cluster, Server, running, running_masters
 from chaos.service_line import Result, play
 from quantum_common.bus import RedisBus
 
@@ -32,7 +32,7 @@ PARTITIONS = (1, 4)
 SERVER_KILLS, CUTS = 4, 10
 
 
-async def quiet(server: Server, options: argparse.Namespace, partitions: int) -> Result:
+async def quiet(server: Server | Cluster, options: argparse.Namespace, partitions: int) -> Result:
     def connect() -> RedisBus:
         return RedisBus.connect(server.url)
 
@@ -42,12 +42,15 @@ async def quiet(server: Server, options: argparse.Namespace, partitions: int) ->
         )
 
 
-async def disturbed(server: Server, options: argparse.Namespace, partitions: int, seed: int) -> tuple[Result, int]:
+async def disturbed(
+    server: Server | Cluster, options: argparse.Namespace, partitions: int, seed: int
+) -> tuple[Result, int]:
     """The result, and how many connections were cut."""
-    port = urlsplit(server.url).port
-    assert port is not None
-    link = Link(port)
-    await link.start()
+    link, url = None, server.url
+    if isinstance(server, Server):
+        link = Link(server.port)
+        await link.start()
+        url = f"redis://127.0.0.1:{link.port}/0"
     rng = random.Random(seed)
     bars = range(2, options.bars - 2)
     kills, cuts = set(rng.sample(bars, SERVER_KILLS)), set(rng.sample(bars, CUTS))
@@ -56,11 +59,11 @@ async def disturbed(server: Server, options: argparse.Namespace, partitions: int
         await asyncio.sleep(rng.uniform(0, 0.02))
         if bar in kills:
             await asyncio.to_thread(server.kill)
-        if bar in cuts:
+        if bar in cuts and link:
             link.cut()
 
     def connect() -> RedisBus:
-        return RedisBus.connect(f"redis://127.0.0.1:{link.port}/0")
+        return RedisBus.connect(url)
 
     faults = Faults(seed, options.rate, options.faults)
     async with clean(lambda: RedisBus.connect(server.url)):
@@ -72,6 +75,8 @@ async def disturbed(server: Server, options: argparse.Namespace, partitions: int
             faults=faults,
             on_bar=lambda bar: disturb(bar) if bar in kills | cuts else None,
         )
+    if link is None:
+        return result, 0
     await link.close()
     return result, link.cut_connections
 
@@ -82,11 +87,12 @@ async def run(options: argparse.Namespace, console: Console) -> bool:
         "wall s", "approvals", "fills", "lost", "doubled", "pending", "dead", "digest",
     )  # fmt: skip
     good = True
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as server, quick_kit():
+    start = running_masters if options.cluster else running
+    with tempfile.TemporaryDirectory() as folder, start(Path(folder)) as server, quick_kit():
         reference = await quiet(server, options, 1)
         seeds = [int(part) for part in options.seeds.split(",")]
         for seed in (0, *seeds):
-            for partitions in PARTITIONS:
+            for partitions in PARTITIONS[options.cluster :]:
                 before = server.kills
                 if seed:
                     result, cut_connections = await disturbed(server, options, partitions, seed)
@@ -117,6 +123,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--rate", type=float, default=0.003, help="share of fail points that strike")
+    parser.add_argument("--cluster", action="store_true")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     return 0 if uvloop.run(run(options, Console(highlight=False, width=200))) else 1
