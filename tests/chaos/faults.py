@@ -27,6 +27,7 @@ VENUE_LINKS = ("feature-svc>venue", "executor-svc>venue")
 STAGES = ("features", "predictions", "decisions", "allocations", "executions")
 ORDER = "order"
 """Stage: a request of the executor that changes something is on its way to the venue."""
+BUSY = ("503 Service Unavailable", "429 Too Many Requests", "418 I'm a teapot", "502 Bad Gateway")
 NEAR_ORDERS = ("executor-svc", "exchange-sim", "executor-svc>venue", "executor-svc>server")
 
 FIRST_BAR = 2
@@ -45,7 +46,7 @@ class Fault(msgspec.Struct, frozen=True, order=True):
     bar: int
     number: int
     kind: str
-    """kill, pause, redeploy, slow_disk, cut, half_open, lost_replies or poison."""
+    """kill, pause, redeploy, slow_disk, cut, half_open, lost_replies, busy or poison."""
     target: str
     """A service, the server, a link `service>server`, or the stream to poison."""
     stage: str = ""
@@ -53,7 +54,7 @@ class Fault(msgspec.Struct, frozen=True, order=True):
     after_ms: int = 0
     for_ms: int = 0
     detail: str = ""
-    """Kind of poison."""
+    """Kind of poison, or what a busy venue answers."""
 
 
 def schedule(seed: int, bars: int, rate: float = 1.0) -> list[Fault]:
@@ -102,6 +103,8 @@ def _at_random(rng: random.Random, last: int, rate: float) -> Iterable[Fault]:
     for bar in some(12):
         kind = rng.choice(("half_open", "lost_replies", "lost_replies"))
         yield _fault(rng, bar, kind, rng.choice(VENUE_LINKS), for_ms=rng.randint(50, 1_500))
+    for bar in some(6):
+        yield _fault(rng, bar, "busy", rng.choice(VENUE_LINKS), for_ms=rng.randint(50, 1_500), detail=rng.choice(BUSY))
 
 
 def _poison(rng: random.Random, last: int) -> Iterable[Fault]:

@@ -150,6 +150,8 @@ class DisturbedFleet(LocalFleet):
                 await self._links[target].half_open(for_s)
             case "lost_replies":
                 await self._links[target].lose_replies(for_s)
+            case "busy":
+                await self._links[target].busy(for_s, fault.detail)
             case "poison":
                 return await self._poison(fault, redis)
             case _:

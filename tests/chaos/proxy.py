@@ -15,6 +15,7 @@ class Link:
         self._open: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._loses_requests = self._loses_replies = 0
+        self._busy: list[str] = []
         self._awaited: list[tuple[bytes, asyncio.Future[None]]] = []
         self.cut_connections = 0
 
@@ -60,6 +61,15 @@ class Link:
             self._loses_replies -= 1
             self.cut()
 
+    async def busy(self, for_s: float, status: str) -> None:
+        """Answer HTTP requests with a status such as `503 Service Unavailable` instead of passing them on."""
+        self._busy.append(status)
+        try:
+            await asyncio.sleep(for_s)
+        finally:
+            self._busy.remove(status)
+            self.cut()
+
     async def request(self, beginning: bytes) -> None:
         """Wait until bytes that begin so are on their way to the target."""
         seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -88,19 +98,31 @@ class Link:
             writer.transport.abort()
             return
         self._open |= {writer, far_writer}
-        for pump in (self._pump(reader, far_writer, to_target=True), self._pump(far_reader, writer, to_target=False)):
+        pumps = self._pump(reader, far_writer, writer), self._pump(far_reader, writer)
+        for pump in pumps:
             task = asyncio.ensure_future(pump)
             self._pumps.add(task)
             task.add_done_callback(self._pumps.discard)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, to_target: bool) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter | None = None
+    ) -> None:
+        """`back`: the way to the client, given on the way to the target."""
         with suppress(OSError):
             while data := await reader.read(65_536):
-                if self._loses_requests if to_target else self._loses_replies:
+                if self._loses_replies if back is None else self._loses_requests:
                     continue
-                if to_target:
+                if back is not None:
                     self._tell(data)
+                    if self._busy:
+                        back.write(_answer(self._busy[-1]))
+                        await back.drain()
+                        continue
                 writer.write(data)
                 await writer.drain()
         self._open.discard(writer)
         writer.close()
+
+
+def _answer(status: str) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}".encode()

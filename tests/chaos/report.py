@@ -20,6 +20,7 @@ COLUMNS = (
     "cut connections",
     "half_open",
     "lost_replies",
+    "busy",
     "slow_disk",
     "poison",
 )

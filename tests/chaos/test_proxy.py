@@ -105,6 +105,16 @@ async def test_lost_replies_reach_the_target_and_then_the_connection_is_cut(link
     client[1].close()
 
 
+async def test_a_busy_target_never_sees_the_request(link: Link, echo: tuple[Echo, int]) -> None:
+    client = await dial(link)
+    fault = asyncio.create_task(link.busy(0.2, "503 Service Unavailable"))
+    await asyncio.sleep(0)
+    assert (await ask(client, b"POST /order")).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    await fault
+    assert echo[0].received == b""
+    client[1].close()
+
+
 async def test_a_request_is_told_before_it_is_answered(link: Link) -> None:
     client = await dial(link)
     order = asyncio.create_task(link.request(b"POST"))
