@@ -1,4 +1,4 @@
-"""`python -m chaos.soak`: the real fleet at full speed for a long time, with everything that could grow measured.
+"""`python -m chaos.soak`: the real fleet under load for a long time, with everything that could grow measured.
 
 Real 1h candles of five symbols where `QT_DATA_DIR` has them, else a synthetic market. A symbol bar a second is 12
 times what five symbols of 1m bars bring, and the fleet does tens of them. Judged after the first third (warm-up): in
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import dataclasses
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,12 +25,13 @@ from pathlib import Path
 import psutil
 import uvloop
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
 from quantum_cli.first_models import models_present, train_first_models
 from quantum_cli.plan import RunPlan, claim_state_dir, make_plan, parse_symbols, read_all
-from quantum_cli.up import LocalFleet
+from quantum_cli.up import LocalFleet, Stopped
 from quantum_common.candles import Candles, write_candles
 from quantum_common.contracts import REGISTRY, Keys
 from quantum_common.domain.timeframe import timeframe_ms
@@ -58,13 +62,13 @@ class MeasuredFleet(LocalFleet):
         work = asyncio.create_task(super().run(until_done))
         while not work.done() and time.monotonic() < self._until:
             await asyncio.wait({work}, timeout=SAMPLE_EVERY_S)
-            if self.tally.bars:
-                self.samples.append(await self._sample())
+            if self.tally.bars and not work.done():
+                with contextlib.suppress(RedisError, psutil.Error):  # the fleet has just ended
+                    self.samples.append(await self._sample())
         if not work.done():
-            os.kill(os.getpid(), 15)  # what Ctrl-C would do: LocalFleet stops in order
-        await asyncio.gather(work, return_exceptions=True)
-        if work.exception() is not None and work.exception().__class__.__name__ != "Stopped":
-            raise work.exception()  # type: ignore[misc]
+            os.kill(os.getpid(), signal.SIGTERM)  # LocalFleet stops in order, as after Ctrl-C
+        with contextlib.suppress(Stopped):
+            await work
 
     async def _sample(self) -> dict[str, float]:
         found = {"bars": float(self.tally.bars)}
@@ -106,7 +110,7 @@ def main() -> int:
     os.environ |= {"QT_MIN_CONFIDENCE_THRESHOLD": "0.40"}
     console = Console(highlight=False, width=160)
     work = (options.work or Path(tempfile.mkdtemp(prefix="soak-"))).resolve()
-    plan, candles = _plan(work, options.port_offset)
+    plan, candles = _plan(work, options.port_offset, options.minutes)
     claim_state_dir(plan)
     with (work / "soak.log").open("w") as log:
         fleet = MeasuredFleet(plan, candles, Console(file=log, width=160), options.minutes)
@@ -134,7 +138,7 @@ def main() -> int:
     return 0 if good else 1
 
 
-def _plan(work: Path, port_offset: int) -> tuple[RunPlan, dict[str, Candles]]:
+def _plan(work: Path, port_offset: int, minutes: float) -> tuple[RunPlan, dict[str, Candles]]:
     symbols, recorded, venue = parse_symbols(SYMBOLS), Path(os.environ.get("QT_DATA_DIR", "")), "binance"
     if not all((recorded / f"binance_{symbol}_{TIMEFRAME}.parquet").is_file() for symbol in symbols):
         from exchange_sim.synthetic import generate
@@ -146,11 +150,13 @@ def _plan(work: Path, port_offset: int) -> tuple[RunPlan, dict[str, Candles]]:
     step_ms = timeframe_ms(TIMEFRAME)
     tables = read_all(recorded, venue, symbols, TIMEFRAME)
     first, last = max(int(each.ts[0]) for each in tables.values()), min(int(each.ts[-1]) for each in tables.values())
-    return make_plan(
+    plan, candles = make_plan(
         data_dir=recorded, venue=venue, symbols=symbols, timeframe=TIMEFRAME,
         from_ms=first + (last - first) // 4 // step_ms * step_ms, to_ms=None, speed="max",
         models_dir=work / "models", state_dir=work / "run", port_offset=port_offset, label_threshold=0.004,
     )  # fmt: skip
+    bars = (plan.to_ms - plan.from_ms) // step_ms
+    return dataclasses.replace(plan, bars_per_s=bars / (60 * minutes)), candles  # so that the range lasts that long
 
 
 if __name__ == "__main__":
