@@ -1,6 +1,7 @@
 """One worker at a time, a successor within seconds, and a zombie that can write nothing."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -237,3 +238,51 @@ async def test_a_server_without_the_function_library_gets_it_again(server_url: s
     await bus._redis.function_flush()
     assert await bus.lease(KEY, "a", 100) > 0
     await bus.close()
+
+
+@pytest.mark.parametrize("why", ["lapsed", "stopping"])
+async def test_nothing_is_read_after_a_start_that_the_lapse_of_the_lease_or_a_stop_cut_short(
+    bus: Bus, why: str
+) -> None:
+    lease = Lease(bus, KEY, "1")
+    consumer = Consumer(bus, [IN], GROUP, "1", lease=lease)
+    calls: list[str] = []
+
+    async def start() -> None:
+        calls.append("start")
+        if len(calls) == 1 and why == "lapsed":
+            lease._until = 0.0  # as after a pause; nobody else wants it, so it comes back under the same token
+        if len(calls) == 1 and why == "stopping":
+            calls.append("stop")
+
+    async def handle(batch: Sequence[Received]) -> None:
+        calls.extend(["handle", "stop"])
+
+    await run_consumer(
+        consumer, handle, stopping=lambda: "stop" in calls, beat=lambda: None, block_ms=500, on_start=start
+    )
+    assert calls == (["start", "start", "handle", "stop"] if why == "lapsed" else ["start", "stop"])
+
+
+async def test_an_owner_whose_work_fails_ends_though_its_renewal_swallows_the_cancellation() -> None:
+    lease = Lease(Deaf(), KEY, "1")
+
+    async def work() -> None:
+        async with lease.keep(lambda: False):
+            await asyncio.sleep(0.01)
+            raise ValueError
+
+    task = asyncio.create_task(work())
+    done, _ = await asyncio.wait([task], timeout=2)
+    assert done
+    assert isinstance(task.exception(), ExceptionGroup)
+
+
+class Deaf:
+    """A client that goes on when it is cancelled."""
+
+    async def lease(self, key: str, owner: str, ttl_ms: int) -> int:
+        if ttl_ms:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        return ttl_ms

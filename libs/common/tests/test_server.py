@@ -317,6 +317,39 @@ async def test_a_server_that_takes_no_writes_at_the_moment_condemns_no_entry(
     await bus.close()
 
 
+async def test_a_read_that_waits_while_its_server_is_made_a_replica_ends_no_process(server_url: str) -> None:
+    bus, admin = RedisBus.connect(server_url), RedisBus.connect(server_url)
+    await bus.ensure_group(IN, GROUP)
+    reading = asyncio.create_task(bus.read([IN], GROUP, "1", count=1, block_ms=5_000))
+    await asyncio.sleep(0.1)
+    try:
+        await admin._redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(BusUnavailable, match="UNBLOCKED"):
+            await reading
+    finally:
+        await admin._redis.execute_command("REPLICAOF", "NO", "ONE")
+    await bus.close()
+    await admin.close()
+
+
+async def test_a_server_that_runs_a_long_script_is_waited_for(server_url: str) -> None:
+    bus, admin = RedisBus.connect(server_url), RedisBus.connect(server_url)
+    await bus.ensure_group(IN, GROUP)
+    await admin._redis.config_set("busy-reply-threshold", 50)
+    script = asyncio.create_task(admin._redis.eval("while true do end", 0))
+    await asyncio.sleep(0.3)
+    try:
+        with pytest.raises(BusUnavailable, match="BUSY"):
+            await bus.read([IN], GROUP, "1", count=1, block_ms=10)
+    finally:
+        await bus._redis.script_kill()
+        await asyncio.wait([script])
+        await admin._redis.config_set("busy-reply-threshold", 5_000)
+    assert script.exception() is not None
+    await bus.close()
+    await admin.close()
+
+
 async def test_an_instance_that_stands_by_forgets_the_trouble_it_had_while_it_worked() -> None:
     bus, stop = MemoryBus(), Stop()
     consumer = Consumer(bus, [IN], GROUP, "1", lease=Lease(bus, "{ctl}:lease:worker", "1"))

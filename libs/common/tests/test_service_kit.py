@@ -1,11 +1,13 @@
 """A service as a process: it stops cleanly, ends when a loop crashes, and its health tells the truth."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -13,9 +15,11 @@ import httpx
 import pytest
 from fastapi import APIRouter, Body, Depends
 
+from quantum_common.bus import MemoryBus
 from quantum_common.service import FleetSettings, MarketClock, Service, Stop, build_app, require_token
 from quantum_common.service.definition import Progress
 from quantum_common.service.http import redacted
+from quantum_common.service.process import serve
 from quantum_common.testing import eventually, free_port
 
 PROGRAM = """
@@ -91,6 +95,61 @@ async def test_a_loop_that_swallows_its_cancellation_ends_all_the_same() -> None
     output, _ = await asyncio.to_thread(process.communicate, timeout=5.5)
     assert process.returncode == 0
     assert "did not drain in time" in output
+
+
+async def deaf(stop: Stop, beat: Callable[[], None]) -> None:
+    while not stop.requested:
+        with contextlib.suppress(asyncio.CancelledError):
+            await stop.wait(0.05)
+
+
+async def test_a_crash_ends_the_service_though_another_loop_swallows_its_cancellation() -> None:
+    async def crashing(stop: Stop, beat: Callable[[], None]) -> None:
+        raise ValueError("boom")
+
+    task = asyncio.create_task(serve(Service(Settings(port=free_port()), {"deaf": deaf, "crashing": crashing})))
+    done, _ = await asyncio.wait([task], timeout=5)
+    assert done
+    assert isinstance(task.exception(), ExceptionGroup)
+
+
+async def test_a_server_that_does_not_answer_at_the_start_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quantum_common.service.process.DRAIN_S", 1.2)
+
+    class Hung(MemoryBus):
+        async def server_facts(self) -> dict[str, str]:
+            await asyncio.sleep(60)
+            return {}
+
+    stop = Stop()
+    task = asyncio.create_task(serve(Service(Settings(port=free_port()), {"deaf": deaf}, bus=Hung()), stop))
+    await asyncio.sleep(0.1)
+    stop.request()
+    done, _ = await asyncio.wait([task], timeout=5)
+    assert done
+
+
+async def test_a_request_in_hand_does_not_hold_up_the_end() -> None:
+    routes, asked = APIRouter(), asyncio.Event()
+
+    @routes.get("/slow")
+    async def slow() -> None:
+        asked.set()
+        await asyncio.sleep(60)
+
+    settings, stop = Settings(port=free_port()), Stop()
+    task = asyncio.create_task(serve(Service(settings, {"deaf": deaf}, [routes]), stop))
+    await eventually(lambda: alive(settings.port), within_s=15)
+    async with httpx.AsyncClient() as client:
+        asking = asyncio.create_task(client.get(f"http://127.0.0.1:{settings.port}/slow"))
+        await asked.wait()
+        stop.request()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done
+        await asyncio.wait([asking])
+        assert asking.exception() or asking.result().status_code == 500
 
 
 async def test_f23_a_crashed_loop_ends_the_process_with_code_one() -> None:

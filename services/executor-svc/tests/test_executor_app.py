@@ -10,10 +10,11 @@ from executor_svc.adapters.venue import CcxtVenue, make_exchange
 from executor_svc.api import router
 from executor_svc.app import build
 from executor_svc.errors import RefusesToTrade, VenueRefused, VenueUnreachable
+from executor_svc.executor import Executor
 from executor_svc.settings import ExecutorSettings
 from quantum_common.bus import MemoryBus
-from quantum_common.contracts import AccountUpdated, OrderRejected
-from quantum_common.service import Stop, build_app
+from quantum_common.contracts import FEATURES, AccountUpdated, OrderRejected
+from quantum_common.service import MarketClock, Stop, build_app
 from quantum_common.testing.eventually import eventually
 
 HOUR_MS = 3_600_000
@@ -52,6 +53,20 @@ def test_paper_never_reaches_the_real_venue():
     addresses = str(exchange.urls["api"])
     assert "binance" not in addresses
     assert "http://127.0.0.1:8090/fapi/v1" in addresses
+
+
+async def test_repeats_of_a_bar_from_several_partitions_are_acknowledged_together():
+    bus, settings = MemoryBus(), ExecutorSettings(partitions=2)
+    streams = settings.keys.all_streams(FEATURES)
+    executor = Executor(settings, bus, CcxtVenue(None), MarketClock("live"))
+    await executor.lease.renew()
+    await executor.journal.load()
+    for stream in streams:
+        await bus.append(stream, b"")
+    entries = await bus.read(streams, "executor-svc", "1", count=10, block_ms=10)
+    await executor.journal.commit(executor.journal.book, (), entries)
+    infos = await bus.stream_infos(streams)
+    assert [info.groups["executor-svc"].pending for info in infos.values()] == [0, 0]
 
 
 async def test_http_shows_the_book_and_flatten_needs_the_token(make_line):

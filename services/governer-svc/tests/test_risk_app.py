@@ -1,11 +1,14 @@
 """The service on the bus: when a bar is settled, what one commit holds, and what a restart finds."""
 
+import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -49,8 +52,8 @@ from quantum_common.contracts import (
     envelope,
 )
 from quantum_common.domain.signal import Action, OrderSide, Role
-from quantum_common.service import Stop
-from quantum_common.testing import running_server
+from quantum_common.service import Stop, build_app
+from quantum_common.testing import eventually, running_server
 
 HOUR = 3_600_000
 BAR = 480_000 * HOUR
@@ -331,6 +334,41 @@ async def test_f25_the_emergency_stop_works_through_an_instance_that_stands_by(t
     assert verdict.payload.reason == "EMERGENCY_STOP_ACTIVE"
     await standby.refresh()
     assert standby.store.state.account is not None
+
+
+async def test_the_instance_that_works_shows_limits_changed_through_one_that_stands_by(tmp_path: Path) -> None:
+    bus, stop = MemoryBus(), Stop()
+    settings = Settings(clock="replay", state_dir=tmp_path)
+    works, path = build(settings, bus), settings.mirror_path
+    async with asyncio.TaskGroup() as tasks:
+        for loop in works.loops.values():
+            tasks.create_task(loop(stop, lambda: None))
+        await eventually(lambda: works.info()["works"])
+        standby = RiskService(settings, bus)
+        await standby.change_limits({"emergency_stop": True}, who="operator", why="drill")
+
+        async def shown() -> bool:
+            transport = httpx.ASGITransport(build_app(works))
+            async with httpx.AsyncClient(transport=transport, base_url="http://risk") as client:
+                return (await client.get("/api/risk/status")).json()["emergency_stop"]
+
+        await eventually(shown)
+        await eventually(lambda: path.exists() and json.loads(path.read_text())["emergency_stop"])
+        stop.request()
+
+
+async def test_the_last_write_of_the_mirror_is_left_to_the_successor(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    path, old = fleet.settings.mirror_path, fleet.service
+    await old.lease.renew()
+    last = Mirror(path, "paper", old.store, old.lease)
+    await old.lease._give_back()
+    fleet.restart()
+    assert await fleet.service.lease.renew()
+    await fleet.service.change_limits({"emergency_stop": True}, who="operator", why="drill")
+    await Mirror(path, "paper", fleet.service.store, fleet.service.lease).write()
+    await last.close()
+    assert json.loads(path.read_text())["emergency_stop"]
 
 
 async def test_two_instances_that_hold_the_same_bar_give_one_verdict(tmp_path: Path) -> None:

@@ -75,8 +75,7 @@ class Journal:
         both the book is read again before anything else.
         """
         if book == self.book and not drafts:
-            if inputs:
-                await self._bus.commit([self._lease.fence(Unit(inputs=inputs))])
+            await self._acknowledge(inputs)
             return
         fields = {"unsettled": book.unsettled, "acknowledged_trade_id": book.acknowledged_trade_id}
         unit = Unit(
@@ -96,6 +95,12 @@ class Journal:
         self._unsent |= new - set(self.book.orders)
         self.book, self._version = book, self._version + 1
         metrics.count(book, drafts)
+
+    async def _acknowledge(self, inputs: Sequence[Entry]) -> None:
+        streams = {entry.stream for entry in inputs}  # a bar's features may come from several partitions
+        units = [Unit(inputs=[entry for entry in inputs if entry.stream == stream]) for stream in sorted(streams)]
+        if units:
+            await self._bus.commit([self._lease.fence(unit) for unit in units])
 
     def resend_allowed(self, client_order_id: str) -> None:
         """The intent was written again: it may be sent once more."""

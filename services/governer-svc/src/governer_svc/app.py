@@ -44,7 +44,7 @@ from quantum_common.contracts import (
     envelope,
 )
 from quantum_common.domain.timeframe import decision_ts_ms, timeframe_ms
-from quantum_common.service import Service, Stop
+from quantum_common.service import Control, MarketClock, Service, Stop
 from quantum_common.service.clock import wall_ms
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,11 @@ class RiskService:
     async def refresh(self) -> None:
         """For readers: what an instance that waits for the lease has in memory is old."""
         if not self.lease.held:
+            await self.store.reload()
+
+    async def on_look(self, look: Look) -> None:
+        """An operator changed limits, maybe through another instance."""
+        if look.subject == "config":
             await self.store.reload()
 
     async def _load(self, stop: Stop, beat: Callable[[], None]) -> None:
@@ -321,7 +326,11 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
     mirror = Mirror(settings.mirror_path, settings.account, risk.store, risk.lease)
     return Service(
         settings=settings,
-        loops={"consume": risk.consume, "mirror": mirror.run},
+        loops={
+            "consume": risk.consume,
+            "control": Control(bus, MarketClock(settings.clock), risk.on_look).run,
+            "mirror": mirror.run,
+        },
         routers=[router(risk, settings)],
         bus=bus,
         consumers=[risk.consumer],

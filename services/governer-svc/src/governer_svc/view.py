@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from governer_svc.checks import exact
 from governer_svc.config import RiskConfig
 from governer_svc.state import RiskState
 from governer_svc.store import RiskStore
-from quantum_common.bus import Lease
+from quantum_common.bus import BusUnavailable, Lease
 from quantum_common.service import Stop
 
 log = logging.getLogger(__name__)
@@ -107,9 +108,10 @@ class Mirror:
             await stop.wait(WRITE_EVERY_S)
 
     async def close(self) -> None:
-        """The last write, if the work was this instance's to the end."""
-        if self._lease.token:
-            await self.write()
+        """The last write, unless another instance works by now and writes."""
+        with contextlib.suppress(BusUnavailable):
+            if self._lease.token and await self._lease.still_mine():
+                await self.write()
 
     async def write(self) -> None:
         """Replace the file when the state has changed. A full disk is logged: trading does not hang on a mirror."""

@@ -271,6 +271,8 @@ async def _turns(
             if token != started_under:
                 await consumer.start()
                 await on_start()
+                if stopping() or (lease is not None and not lease.held):
+                    continue  # it may have been cut short: nothing is handled before a whole one
                 started_under = token
             await consumer.handle(await consumer.read(block_ms), handler)
             consumer.problem, delay_s = None, 0.05

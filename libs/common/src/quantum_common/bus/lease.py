@@ -74,9 +74,11 @@ class Lease:
         try:
             async with asyncio.TaskGroup() as tasks:
                 keeping = tasks.create_task(self._keep(stopping), name=f"lease {self.key}")
-                yield
-                self._ending = True  # the client sometimes swallows a cancellation
-                keeping.cancel()
+                try:
+                    yield
+                finally:
+                    self._ending = True  # the client sometimes swallows a cancellation
+                    keeping.cancel()
         finally:
             await self._give_back()
 

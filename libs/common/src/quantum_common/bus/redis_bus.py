@@ -265,12 +265,13 @@ class RedisBus:
         await self._redis.aclose()
 
 
-NO_WRITES_NOW = ("MISCONF", "NOREPLICAS", "READONLY", "You can't write against a read only replica")
-"""A disk that takes no append-only file, a master without replicas, a server made a replica: no fault of an entry."""
+NOT_NOW = ("MISCONF", "NOREPLICAS", "READONLY", "You can't write against a read only replica", "UNBLOCKED", "BUSY ")
+"""A disk that takes no append-only file, a master without replicas, a server made a replica (which also ends the reads
+that wait there), a long script: no fault of an entry."""
 
 
 async def reach(call: Awaitable[Any]) -> Any:
-    """The call's reply. BusUnavailable when the server cannot be reached, or takes no writes at the moment; its other
+    """The call's reply. BusUnavailable when the server cannot be reached, or does not do it at the moment; its other
     refusals (ResponseError) pass."""
     try:
         return await call
@@ -279,7 +280,7 @@ async def reach(call: Awaitable[Any]) -> Any:
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise BusUnavailable(f"{type(error).__name__}: {error}") from error
     except ResponseError as error:
-        if not str(error).startswith(NO_WRITES_NOW):
+        if not str(error).startswith(NOT_NOW):
             raise
         raise BusUnavailable(str(error)) from error
     except RuntimeError as error:  # what uvloop says when the other side closed between connecting and writing

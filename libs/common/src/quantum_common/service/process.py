@@ -33,6 +33,8 @@ from quantum_common.service.stop import Stop
 log = logging.getLogger(__name__)
 
 DRAIN_S = 5.0
+HTTP_DRAIN_S = 1
+"""Of these the last, for requests in hand."""
 ASK_SERVER_EVERY_S = 0.25
 
 
@@ -95,7 +97,14 @@ async def serve(service: Service, stop: Stop | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.request)
     server = _Server(
-        uvicorn.Config(build_app(service), log_config=None, access_log=False, lifespan="off", timeout_keep_alive=60)
+        uvicorn.Config(
+            build_app(service),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=HTTP_DRAIN_S,
+        )
     )
     listener = _listen(settings.host, settings.listen_port)
     try:
@@ -107,8 +116,11 @@ async def serve(service: Service, stop: Stop | None = None) -> None:
                 for name, body in service.loops.items()
             ]
             log.info("%s %s listening on %s:%d", settings.service, __version__, *listener.getsockname()[:2])
-            await stop.wait()
-            await _drain(turning)
+            try:
+                await stop.wait()
+            finally:
+                stop.request()  # after a crash too: a loop that swallows its cancellation sees it at the next turn
+            await _drain([checked, *turning])
             server.should_exit = True
             await web
     finally:
@@ -151,7 +163,7 @@ async def _drain(tasks: Sequence[asyncio.Task[None]]) -> None:
     """Let the loops end; those that are late are cancelled, again and again, because clients sometimes swallow it."""
     if not tasks:
         return
-    _, late = await asyncio.wait(tasks, timeout=DRAIN_S - 1)
+    _, late = await asyncio.wait(tasks, timeout=DRAIN_S - HTTP_DRAIN_S)
     for task in late:
         log.error("loop %s did not drain in time", task.get_name())
     while late:
