@@ -95,9 +95,9 @@ class DeadLetters:
         """Append the original bytes to their stream and remove the letter, both or neither; returns what was removed.
 
         The entry reaches every group of the stream again, so the letters of other groups about the same entry go too.
-        Re-delivery is harmless to those that had handled it: each refuses what repeats by its watermark or state. An
-        entry that still cannot be handled comes back as a new letter. NoSuchLetter when the letter is gone,
-        NeverAnEntry when there is nothing to replay.
+        Re-delivery is harmless to those that had handled it: each refuses what repeats by its watermark or state (the
+        risk state knows the last 256 fills and closed trades). An entry that still cannot be handled comes back as a
+        new letter. NoSuchLetter when the letter is gone, NeverAnEntry when there is nothing to replay.
         """
         letter = await self.get(letter_id)
         if not letter.was_an_entry:

@@ -1,11 +1,13 @@
 """Lost replies, kills and outages: every order reaches the venue once, and the ledger is that of the quiet run."""
 
+import contextlib
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from executor_svc.adapters.venue import CcxtVenue, make_exchange
-from executor_svc.errors import VenueUnreachable
+from executor_svc.errors import Superseded, VenueUnreachable
 from quantum_common.contracts import ALLOCATIONS, OrderFilled, OrderRejected, OrderSubmitted, TradeClosed
 from quantum_common.domain.signal import Role
 
@@ -211,10 +213,10 @@ class Counting:
 
 
 class Overtaken:
-    """A bus on which another instance takes the account over right after this one has written its first intent."""
+    """A bus on which another instance takes the account over right after this one has written something."""
 
-    def __init__(self, line) -> None:
-        self._line, self._done = line, False
+    def __init__(self, line, what: bytes = b"OrderSubmitted") -> None:
+        self._line, self._what, self._done = line, what, False
 
     def __getattr__(self, name: str):
         found = getattr(self._line.bus, name)
@@ -222,12 +224,18 @@ class Overtaken:
 
     async def _commit(self, units):
         statuses = await self._line.bus.commit(units)
-        if not self._done and any(b"OrderSubmitted" in output.data for unit in units for output in unit.outputs):
+        written = [state.data for unit in units for state in unit.states]
+        written += [output.data for unit in units for output in unit.outputs]
+        if not self._done and any(self._what in data for data in written):
             self._done = True
-            lease = self._line.executor.lease
-            await self._line.bus.lease(lease.key, lease._owner, 0)
-            await self._line.bus.lease(lease.key, "2:another", 600_000)
+            await overtake(self._line)
         return statuses
+
+
+async def overtake(line) -> None:
+    lease = line.executor.lease
+    await line.bus.lease(lease.key, lease._owner, 0)
+    await line.bus.lease(lease.key, "2:another", 600_000)
 
 
 async def test_f13_an_executor_whose_account_was_taken_over_sends_and_writes_nothing_more(make_line):
@@ -251,3 +259,37 @@ async def test_f13_an_executor_whose_account_was_taken_over_sends_and_writes_not
     assert [fill.role for fill in await line.events(OrderFilled)] == [Role.ENTRY]
     ids = await line.event_ids()
     assert len(ids) == len(set(ids))
+
+
+async def test_f13_an_executor_whose_account_was_taken_over_cancels_nothing(make_line):
+    line = await make_line([FLAT] * 8, **QUICK)
+    await line.start()
+    await line.step(BAR)
+    await line.approve()
+    venue = Counting(line.venue)
+    line.executor._venue = line.executor.desk._venue = venue
+    line.executor.journal._bus = Overtaken(line, b'"canceling"')
+    with contextlib.suppress(Superseded):
+        await line.executor.flatten()
+    assert (await line.status())["open_algo_orders"] == 2
+
+
+async def test_f13_an_executor_whose_account_was_taken_over_sweeps_nothing(make_line):
+    line = await make_line(BARS, **QUICK)
+    await line.start()
+    await line.venue._exchange.create_order(
+        "BTC/USDT:USDT", "limit", "buy", "0.05", "15000", {"clientOrderId": "qt-of-the-successor"}
+    )
+    await overtake(line)
+    with pytest.raises(Superseded):
+        await line.executor.desk.sweep()
+    assert (await line.status())["open_orders"] == 1
+
+
+async def test_f13_a_book_is_not_written_under_a_lease_of_others_even_if_nobody_moved_it(make_line):
+    line = await make_line(BARS, **QUICK)
+    await line.start()
+    await overtake(line)
+    journal = line.executor.journal
+    with pytest.raises(Superseded, match="FENCED"):
+        await journal.commit(msgspec.structs.replace(journal.book, bar_ts_ms=BAR))

@@ -192,6 +192,20 @@ async def test_two_instances_at_once_publish_every_bar_once() -> None:
     assert sorted(found) == sorted({(s, m) for m in range(FIRST, FIRST + 15) for s in ("A", "B", "C")})
 
 
+async def test_f13_an_instance_whose_lease_was_taken_over_publishes_and_reports_nothing() -> None:
+    bus, venue = MemoryBus(), market()
+    looker = Looker(settings(), bus, venue)
+    assert await looker.lease.renew()
+    assert await look_at(looker, venue, FIRST) is Outcome.DONE
+    await bus.lease(looker.lease.key, looker.lease._owner, 0)
+    assert await bus.lease(looker.lease.key, "another", 600_000)
+    before = await bars_published(bus)
+    assert await look_at(looker, venue, FIRST + 1) is Outcome.AGAIN
+    await looker.report(venue.now_ms)
+    assert await bars_published(bus) == before
+    assert not await bus.counters(KEYS.features_progress())
+
+
 async def test_a_lost_reply_does_not_double_a_bar() -> None:
     class Lossy(MemoryBus):
         """Commits, and then breaks the connection every other time."""

@@ -371,6 +371,40 @@ async def test_the_last_write_of_the_mirror_is_left_to_the_successor(tmp_path: P
     assert json.loads(path.read_text())["emergency_stop"]
 
 
+async def overtaken(fleet: Fleet) -> None:
+    """Another process has the account's lease, and has changed nothing yet."""
+    lease = fleet.service.lease
+    assert await lease.renew()
+    await fleet.bus.lease(lease.key, lease._owner, 0)
+    assert await fleet.bus.lease(lease.key, "another", 600_000)
+
+
+async def test_f13_a_governer_whose_account_was_taken_over_gives_no_verdict(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    await fleet.features(BTC, 1)
+    await fleet.decision(BTC, "BUY", 0.8)
+    await overtaken(fleet)
+    version = fleet.service.store._version
+    await fleet.account()
+    await fleet.turn()
+    assert await fleet.verdicts() == []
+    assert (await fleet.bus.state(fleet.settings.keys.account_state("governer-svc"))).version == version
+
+
+async def test_an_instance_that_stands_by_leaves_the_mirror_alone(tmp_path: Path) -> None:
+    fleet = await fleet_on(MemoryBus(), tmp_path)
+    await overtaken(fleet)
+    assert not await fleet.service.lease.renew()
+    stop = Stop()
+    mirror = asyncio.create_task(
+        Mirror(fleet.settings.mirror_path, "paper", fleet.service.store, fleet.service.lease).run(stop, lambda: None)
+    )
+    await asyncio.sleep(0.05)
+    stop.request()
+    await mirror
+    assert not fleet.settings.mirror_path.exists()
+
+
 async def test_two_instances_that_hold_the_same_bar_give_one_verdict(tmp_path: Path) -> None:
     fleet = await fleet_on(MemoryBus(), tmp_path)
     await fleet.features(BTC, 2)

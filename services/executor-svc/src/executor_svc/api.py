@@ -9,9 +9,10 @@ import msgspec
 from fastapi import APIRouter, Depends, HTTPException
 from pydantic import BaseModel
 
-from executor_svc.errors import StandsBy, VenueUnreachable
+from executor_svc.errors import StandsBy, Superseded, VenueUnreachable
 from executor_svc.executor import Executor
 from executor_svc.settings import ExecutorSettings
+from quantum_common.bus import BusUnavailable
 from quantum_common.service import require_token
 
 
@@ -21,7 +22,13 @@ class Flattened(BaseModel):
 
 
 def router(settings: ExecutorSettings, executor: Executor) -> APIRouter:
-    routes = APIRouter(prefix="/api/execution", tags=["execution"])
+    async def fresh() -> None:
+        try:
+            await executor.refresh()
+        except BusUnavailable as error:
+            raise HTTPException(503, f"the book cannot be read: {error}") from error
+
+    routes = APIRouter(prefix="/api/execution", tags=["execution"], dependencies=[Depends(fresh)])
 
     @routes.get("/orders")
     async def orders() -> dict[str, Any]:
@@ -48,8 +55,10 @@ def router(settings: ExecutorSettings, executor: Executor) -> APIRouter:
         except VenueUnreachable as error:
             raise HTTPException(503, "the venue does not answer; positions are closed as soon as it does") from error
         except StandsBy as error:
-            detail = f"{error}: ask that one, or the governer's emergency stop with flatten"
+            detail = f"{error}: ask the one that does, or the governer's emergency stop with flatten"
             raise HTTPException(503, detail) from error
+        except (BusUnavailable, Superseded) as error:
+            raise HTTPException(503, f"not done, or not known to be: ask again ({error})") from error
 
     return routes
 

@@ -92,6 +92,7 @@ class Executor:
     async def _start_once(self) -> None:
         async with self._lock:
             token = self.lease.token
+            self.desk.account_trusted = False
             await self.journal.load()
             await self._venue.start(sorted({*self._settings.symbols, *self.journal.book.positions}))
             await self._baseline()
@@ -125,14 +126,20 @@ class Executor:
 
     async def flatten(self) -> int:
         """Close every position at market; returns how many there were. Raises StandsBy."""
-        if not self.lease.held:
-            raise StandsBy("another instance works for this account")
+        if not (self.lease.held and self._started):
+            raise StandsBy("this instance does not work for the account now")
         async with self._lock:
             await self._loaded()
             book = core.flatten(self.journal.book)
             await self.journal.commit(book)
             await self.desk.settle()
             return len(book.positions)
+
+    async def refresh(self) -> None:
+        """For readers: what an instance that does not work has in memory is old."""
+        if not self.lease.held:
+            async with self._lock:
+                await self.journal.load()
 
     async def watch(self, stop: Stop, beat: Callable[[], None]) -> None:
         """Retry what is held or unsettled; live also look at the venue while exposed, and reconcile."""

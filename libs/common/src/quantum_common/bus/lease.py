@@ -1,8 +1,7 @@
 """A lease: of several instances of a service one does the work, and another goes on when it stops or hangs.
 
-What an owner commits carries its fencing token, so one that was paused beyond its lease writes nothing any more.
-States, pending checks and watermarks would refuse it too: the lease saves doing work twice, and guards what leaves the
-bus.
+What an owner commits carries its fencing token, so one whose lease was taken over writes nothing any more. States,
+pending checks and watermarks would refuse it too: the lease saves doing work twice, and guards what leaves the bus.
 """
 
 from __future__ import annotations
