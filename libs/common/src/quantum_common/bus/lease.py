@@ -59,7 +59,6 @@ class Lease:
         elif self.token and not token:
             log.warning("lease %s lost to another instance", self.key)
         self.token, self._until, self._asked = token, asked + self._ttl_ms / 1000, True
-        LEASE_HELD.labels(self.key).set(self.held)
         return self.held
 
     async def still_mine(self) -> bool:
@@ -85,6 +84,7 @@ class Lease:
         while not self._ending and (self.held or not stopping()):  # a stopping instance takes nothing new
             with contextlib.suppress(BusUnavailable):
                 await self.renew()
+            LEASE_HELD.labels(self.key).set(self.held)  # also while the server does not answer
             await asyncio.sleep(RENEW_EVERY_S)
 
     async def _give_back(self) -> None:
