@@ -70,6 +70,7 @@ class FailPoints:
     def __init__(self, inner: Bus, faults: Faults) -> None:
         self._inner, self._faults = inner, faults
         self.died = asyncio.Event()
+        self._inside: set[asyncio.Task[Any]] = set()
         self._running = asyncio.Event()
         self._running.set()
         if isinstance(inner, RedisBus):
@@ -80,12 +81,28 @@ class FailPoints:
 
     def _pointed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         async def passed(*arguments: Any, **options: Any) -> Any:
-            await self._pass(f"{name}:before")
-            result = await call(*arguments, **options)
-            await self._pass(f"{name}:after")
-            return result
+            task = asyncio.current_task()
+            assert task is not None
+            nested = task in self._inside
+            self._inside.add(task)
+            try:
+                await self._pass(f"{name}:before")
+                result = await call(*arguments, **options)
+                await self._pass(f"{name}:after")
+                return result
+            finally:
+                if not nested:
+                    self._inside.discard(task)
 
         return passed
+
+    async def bury(self) -> None:
+        """End the calls that a killed instance has left behind, so that its connections can be closed."""
+        self.died.set()
+        while inside := set(self._inside):
+            for task in inside:
+                task.cancel()
+            await asyncio.wait(inside, timeout=0.1)
 
     async def _pass(self, point: str) -> None:
         await self._running.wait()
@@ -158,5 +175,6 @@ class Fleet:
                 for task in (work, died):
                     task.cancel()
                 await asyncio.gather(work, died, return_exceptions=True)
+                await bus.bury()
                 await real.close()
             await asyncio.sleep(0.02)  # a process needs a moment to start

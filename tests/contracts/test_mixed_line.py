@@ -105,6 +105,7 @@ class Step:
         await self._consumer.start()
         while batch := await self._consumer.read(20):
             await self._consumer.handle(batch, self._handle)
+        await self._consumer.stop()
 
 
 # -- The line

@@ -676,6 +676,7 @@ async def test_on_a_real_server_a_bar_is_settled_across_slots_and_survives_a_res
             await fleet.decision(symbol, "BUY", 0.8)
         while await fleet.pending() or not await fleet.verdicts():
             await fleet.turn()
+        await fleet.consumer.stop()
         fleet.restart()
         await fleet.start()
         assert [event.payload.reason for event in await fleet.verdicts()] == ["APPROVED", "APPROVED"]
@@ -683,6 +684,7 @@ async def test_on_a_real_server_a_bar_is_settled_across_slots_and_survives_a_res
         assert stored.data is not None
         assert decode_state(stored.data) == fleet.service.store.state
         assert len(fleet.service.store.state.reservations) == 2
+        await fleet.consumer.stop()
         await bus.close()
 
 

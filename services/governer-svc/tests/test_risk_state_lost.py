@@ -168,6 +168,7 @@ async def test_f28_a_server_emptied_under_a_running_governer_halts_it_at_once(tm
         await bus._redis.flushall()
         await account.risk.change_limits({"max_daily_trades": 3}, who="ada", why="calm")
         assert await account.told() == "HALTED", "a change on top of the lost state lifts nothing"
+        await account.consumer.stop()
         await bus.close()
 
 

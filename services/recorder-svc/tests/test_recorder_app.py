@@ -196,6 +196,7 @@ async def test_on_a_real_server_a_batch_is_written_and_acknowledged(tmp_path: Pa
         while await fleet.pending() or len(fleet.recorder.ledger.newest("fills", 1000)) < 600:
             await fleet.turn()
         await fleet.recorder.close()
+        await fleet.consumer.stop()
         await bus.close()
 
 
