@@ -37,7 +37,7 @@ def _key(entry: Entry) -> Key:
 
 
 class Executor:
-    """Works while it holds the account's lease; without it, it only answers what it last knew."""
+    """Works while it holds the account's lease; without it, it only shows the book."""
 
     _NOT_STARTED = -1
 

@@ -64,6 +64,8 @@ class MetaApp:
         self._watch, self.partition = watch or OverrideWatch(), partition
         self._held_bars = metrics.HELD_BARS.labels(str(partition))
         keys = settings.keys
+        self._decisions = keys.all_streams(DECISIONS)[partition]
+        self._counters = keys.counters(settings.service, partition)
         self.lease = Lease(bus, keys.lease(settings.service, partition), settings.instance)
         self.consumer = Consumer(
             bus,
@@ -95,10 +97,6 @@ class MetaApp:
         if not self._watch.recent:
             for event in reversed(await newest_decisions(self._bus, self._settings.keys, OVERRIDE_WINDOW)):
                 self._watch.add(event.payload.use_meta)
-
-    @property
-    def _decisions(self) -> str:
-        return self._settings.keys.all_streams(DECISIONS)[self.partition]
 
     async def handle(self, batch: Sequence[Received]) -> None:
         """Take a batch in, decide every bar that is due. An empty batch means that both streams are drained."""
@@ -177,11 +175,10 @@ class MetaApp:
             timeframe=bar.timeframe,
             bar_ts_ms=bar_ts_ms,
         )
-        counters = settings.keys.counters(settings.service, self.partition)
         return Unit(
             inputs=[received.entry for received in bar.entries],
             watermarks=[Watermark(self._decisions, settings.service, symbol, bar_ts_ms)],
-            writes=[("HINCRBY", counters, counter_of(outcome.reason), 1)],
+            writes=[("HINCRBY", self._counters, counter_of(outcome.reason), 1)],
             outputs=[Output(self._decisions, encode(event))],
         )
 
