@@ -26,6 +26,18 @@ def test_rows_of_all_symbols_are_in_order_of_time() -> None:
     assert (np.diff(data.ts_ms) >= 0).all()
 
 
+def test_every_row_knows_its_symbol_and_what_the_close_did_over_the_horizon() -> None:
+    candles = {name: synthetic_candles(FIRST_ROW + 60, seed) for seed, name in enumerate(("B", "A"))}
+    data = build_dataset(candles, "1h", horizon_bars=5, threshold=0.015)
+    assert data.symbols == ("A", "B")
+    for number, name in enumerate(data.symbols):
+        mine = data.take(np.flatnonzero(data.symbol == number))
+        close = dict(zip(candles[name].ts.tolist(), candles[name].close.tolist(), strict=True))
+        expected = [close[ts + 5 * HOUR_MS] / close[ts] - 1.0 for ts in mine.ts_ms.tolist()]
+        assert mine.change.tolist() == expected
+        assert ((mine.change > 0.015) == (mine.label == 2)).all()
+
+
 def test_f07_training_windows_are_bit_for_bit_those_of_serving() -> None:
     data = synthetic_dataset(rows_per_symbol=40)
     gathered = data.bars("relative")[data.window_places()]

@@ -23,7 +23,9 @@ def past_of(data: Dataset, skill: float, seed: int = 3) -> OutOfFold:
         logits = generator.normal(size=(len(data), 3)) + skill * np.eye(3)[data.label]
         raw = np.exp(logits)
         probabilities[agent] = raw / raw.sum(axis=1, keepdims=True)
-    return OutOfFold(data, probabilities, np.broadcast_to(data.class_shares(), (len(data), 3)))
+    return OutOfFold(
+        data, probabilities, np.broadcast_to(data.class_shares(), (len(data), 3)), np.zeros(len(data), int)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,13 @@ class Dataset:
     """Close of the last bar that the row's labels use."""
     labels: NDArray[np.int8]
     """(rows, horizon_bars): class after each step; the last column is the label that is served."""
+    change: NDArray[np.float64]
+    """close[t + horizon] / close[t] − 1: what the label is made of, for judging signals by their result."""
     volatility: NDArray[np.float64]
     trend_strength: NDArray[np.float64]
+    symbol: NDArray[np.intp]
+    """Place in `symbols`."""
+    symbols: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.bar)
@@ -80,7 +85,7 @@ class Dataset:
         return shares
 
 
-_ROW_FIELDS = ("bar", "ts_ms", "label_end_ms", "labels", "volatility", "trend_strength")
+_ROW_FIELDS = ("bar", "ts_ms", "label_end_ms", "labels", "change", "volatility", "trend_strength", "symbol")
 
 
 def build_dataset(
@@ -98,9 +103,9 @@ def build_dataset(
     """
     parts = []
     offset = 0
-    for symbol in sorted(candles):
-        part = _symbol_rows(candles[symbol], timeframe, horizon_bars, threshold, warmup_bars)
-        parts.append(replace(part, bar=part.bar + offset))
+    for number, symbol in enumerate(sorted(candles)):
+        part = _symbol_rows(symbol, candles[symbol], timeframe, horizon_bars, threshold, warmup_bars)
+        parts.append(replace(part, bar=part.bar + offset, symbol=part.symbol + number))
         offset += len(part.vectors)
     whole = _stack(parts)
     order = np.argsort(whole.ts_ms, kind="stable")
@@ -113,7 +118,9 @@ def build_dataset(
     return whole.take(order)
 
 
-def _symbol_rows(candles: Candles, timeframe: str, horizon_bars: int, threshold: float, warmup_bars: int) -> Dataset:
+def _symbol_rows(
+    symbol: str, candles: Candles, timeframe: str, horizon_bars: int, threshold: float, warmup_bars: int
+) -> Dataset:
     bar_ms = timeframe_ms(timeframe)
     table = batch.compute(candles, timeframe, warmup_bars=warmup_bars)
     labels = step_labels(table.ts, table.close, bar_ms=bar_ms, horizon_bars=horizon_bars, threshold=threshold)
@@ -124,8 +131,11 @@ def _symbol_rows(candles: Candles, timeframe: str, horizon_bars: int, threshold:
         ts_ms=table.ts[usable],
         label_end_ms=label_end_ms(table.ts[usable], bar_ms=bar_ms, horizon_bars=horizon_bars),
         labels=labels[usable],
+        change=table.close[usable + horizon_bars] / table.close[usable] - 1.0,
         volatility=table.volatility[usable],
         trend_strength=table.trend_strength[usable],
+        symbol=np.zeros(len(usable), np.intp),
+        symbols=(symbol,),
     )
 
 
@@ -133,4 +143,4 @@ def _stack(parts: Sequence[Dataset]) -> Dataset:
     if not parts:
         raise TooLittleData("no symbol to train on")
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("vectors", *_ROW_FIELDS)}
-    return Dataset(**columns)
+    return Dataset(**columns, symbols=tuple(name for part in parts for name in part.symbols))

@@ -45,6 +45,8 @@ class OutOfFold:
     """agent → (rows, 3)."""
     prior: Array
     """(rows, 3): class shares that the fold's training part knew."""
+    fold: NDArray[np.intp]
+    """(rows,) number of the fold, from 0, oldest first."""
 
 
 def fit_calibrated(trainer: Trainer, data: Dataset, effort: Effort, embargo_ms: int) -> Calibrated:
@@ -79,7 +81,8 @@ def out_of_fold(
             probabilities[agent].append(model.probabilities(future))
     tested = np.concatenate([split.future for split in splits])
     joined = {agent: np.concatenate(parts) for agent, parts in probabilities.items()}
-    return OutOfFold(data.take(tested), joined, np.concatenate(priors))
+    fold = np.repeat(np.arange(len(splits)), [len(split.future) for split in splits])
+    return OutOfFold(data.take(tested), joined, np.concatenate(priors), fold)
 
 
 def _all(data: Dataset) -> Rows:
