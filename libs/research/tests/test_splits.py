@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantum_research import TooLittleData
-from quantum_research.splits import hold_out_tail, split_at, walk_forward
+from quantum_research.splits import hold_out_blocks, split_at, walk_forward
 
 HORIZON = 5
 
@@ -36,12 +36,22 @@ def test_f30_every_past_label_ends_the_embargo_before_its_future_begins(
     assert tested.tolist() == rows[ts >= ts[tested[0]]].tolist()
 
 
-@given(st.integers(40, 200), st.floats(0.05, 0.5), st.integers(0, 10))
-def test_f30_a_held_out_tail_is_purged_too(bars: int, share: float, embargo: int) -> None:
+@given(st.integers(150, 400), st.floats(0.1, 0.3), st.integers(1, 6), st.integers(0, 10), st.integers(HORIZON, 12))
+def test_f30_blocks_that_are_held_out_share_no_label_and_no_input_with_the_rest(
+    bars: int, share: float, blocks: int, embargo: int, reach: int
+) -> None:
     rows, ts, end = rows_of(2, bars)
-    split = hold_out_tail(rows, ts, end, share=share, embargo_ms=embargo)
-    assert end[split.past].max() + embargo <= ts[split.future].min()
-    assert split.future[-1] == rows[-1]
+    split = hold_out_blocks(rows, ts, end, share=share, blocks=blocks, embargo_ms=embargo, reach_ms=reach)
+    past, future = ts[split.past], np.unique(ts[split.future])
+    starts = future[np.diff(future, prepend=-2) > 1]
+    assert len(starts) == blocks
+    assert future[-1] == bars - 1
+    for opens in starts:
+        closes = future[future >= opens][np.argmin(np.diff(future[future >= opens], append=bars + 1) == 1)]
+        before, after = past[past < opens], past[past > closes]
+        assert (before + HORIZON + 1 <= opens - embargo).all()
+        assert (after > closes + reach).all()
+        assert not ((past >= opens) & (past <= closes)).any()
 
 
 def test_f30_symbols_are_split_at_the_same_time_even_when_their_histories_differ() -> None:
@@ -73,4 +83,6 @@ def test_too_few_bars_are_named_instead_of_giving_an_empty_part() -> None:
     with pytest.raises(TooLittleData):
         walk_forward(rows, ts, end, folds=3, first_share=0.4, embargo_ms=0)
     with pytest.raises(TooLittleData):
-        hold_out_tail(rows, ts, end, share=0.9, embargo_ms=0)
+        hold_out_blocks(rows, ts, end, share=0.9, blocks=12, embargo_ms=0, reach_ms=0)
+    with pytest.raises(TooLittleData):
+        hold_out_blocks(rows, ts, end, share=0.9, blocks=1, embargo_ms=0, reach_ms=6)

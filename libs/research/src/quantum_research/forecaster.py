@@ -25,8 +25,11 @@ class Effort:
 
     max_trees: int = 500
     patience_trees: int = 30
-    max_epochs: int = 25
-    patience_epochs: int = 4
+    max_epochs: int = 4
+    """The learning rate falls to zero over these."""
+    patience_epochs: int = 2
+    members: int = 2
+    """Networks per sequence model, of different seeds; their logits are averaged."""
     folds: int = 5
     seed: int = 42
     threads: int = 1
@@ -60,7 +63,7 @@ class Trainer(Protocol):
         """Distributions whose versions belong into the manifest."""
 
     def fit(self, data: Dataset, validation: Dataset, effort: Effort) -> Fitted:
-        """Fit on `data`, stop early on `validation` (purged, later in time); nothing else may be learned from it."""
+        """Fit on `data`, stop early on `validation` (purged of `data`); nothing else may be learned from it."""
 
 
 def installed_trainers() -> dict[str, Trainer]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import onnx
@@ -17,17 +18,24 @@ from torch import Tensor, nn
 
 from quantum_common.features import SEQUENCE_BARS, SEQUENCE_CHANNELS
 from quantum_common.models.serving import INPUT, OUTPUT
+from quantum_research import mirror
 from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset
 from quantum_research.export import OPSET
 from quantum_research.forecaster import Effort
+from quantum_research.labels import BUY, SELL
 
 _BATCH = 256
 _LEARNING_RATE = 1e-3
+_WARM_UP = 0.2
+"""Share of the batches until the learning rate has risen; then it falls to zero."""
 _WEIGHT_DECAY = 1e-2
 _GRADIENT_NORM = 1.0
 _WIDEST_DEVIATION = 8.0
 """Standardised inputs are cut here: one print after a dead bar would otherwise drown a whole window."""
+_MIRROR_SOURCE = torch.from_numpy(mirror.SEQUENCE_SOURCE)
+_MIRROR_SIGN = torch.from_numpy(mirror.SEQUENCE_SIGN)
+_MIRROR_OFFSET = torch.from_numpy(mirror.SEQUENCE_OFFSET)
 
 
 class Standardised(nn.Module):
@@ -48,10 +56,21 @@ class Standardised(nn.Module):
         return logits
 
 
+class Members(nn.Module):
+    """Networks of different seeds: their mean logits."""
+
+    def __init__(self, members: Sequence[Standardised]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, window: Tensor) -> Tensor:
+        return torch.stack([member(window) for member in self.members]).mean(dim=0)
+
+
 class Served(nn.Module):
     """The graph that is exported: the last step's logits, calibrated, as probabilities (batch, 3)."""
 
-    def __init__(self, model: Standardised, calibration: Calibration) -> None:
+    def __init__(self, model: Members, calibration: Calibration) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("temperature", torch.tensor(calibration.temperature))
@@ -85,9 +104,10 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class FittedNetwork:
-    model: Standardised
+    model: Members
     view: str
-    epochs: int
+    epochs: tuple[int, ...]
+    """Of each member."""
 
     def logits(self, data: Dataset) -> NDArray[np.float64]:
         return _last_step_logits(self.model, Windows.of(data, self.view)).numpy().astype(np.float64)
@@ -96,7 +116,7 @@ class FittedNetwork:
         return export_network(Served(self.model, calibration))
 
     def settings(self) -> dict[str, float]:
-        return {"epochs": float(self.epochs)}
+        return {"members": float(len(self.epochs)), "epochs": float(np.mean(self.epochs))}
 
     def parameters(self) -> int:
         return sum(weights.numel() for weights in self.model.parameters())
@@ -105,39 +125,67 @@ class FittedNetwork:
 def fit_network(
     build: Callable[[int], nn.Module], data: Dataset, validation: Dataset, *, view: str, effort: Effort
 ) -> FittedNetwork:
-    """Fit `build(steps)` on all label steps; keep the epoch with the best log-loss of the last step in `validation`.
+    """Fit members of `build(steps)` on all label steps, on rows and their mirror images alike.
 
-    The scaler comes from `data` only. The same data, seed and threads give the same weights.
+    Of each member the epoch with the best log-loss of the last step in `validation` is kept. The scaler comes from
+    `data` only. The same data, seed and threads give the same weights.
     """
     torch.set_num_threads(effort.threads)
     torch.use_deterministic_algorithms(True)
-    torch.manual_seed(effort.seed)
     train, held_out = Windows.of(data, view), Windows.of(validation, view)
+    members, epochs = zip(
+        *(_fit_member(build, train, held_out, effort, effort.seed + number) for number in range(effort.members)),
+        strict=True,
+    )
+    return FittedNetwork(Members(members).eval(), view, epochs)
+
+
+def _fit_member(
+    build: Callable[[int], nn.Module], train: Windows, held_out: Windows, effort: Effort, seed: int
+) -> tuple[Standardised, int]:
+    """A network and the epoch it is of."""
+    torch.manual_seed(seed)
     ends = train.bars[train.places[:, -1]]
-    model = Standardised(build(data.horizon_bars), ends.mean(dim=0), ends.std(dim=0).clamp_min(1e-8))
+    model = Standardised(build(train.labels.shape[1]), ends.mean(dim=0), ends.std(dim=0).clamp_min(1e-8))
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    shuffler = torch.Generator().manual_seed(effort.seed)
+    batches = effort.max_epochs * ceil(len(train) / _BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=batches, pct_start=_WARM_UP)
+    shuffler = torch.Generator().manual_seed(seed)
     best_loss, best_epoch, best_state = float("inf"), 0, deepcopy(model.state_dict())
     for epoch in range(1, effort.max_epochs + 1):
-        _fit_epoch(model, optimizer, train, torch.randperm(len(train), generator=shuffler))
+        _fit_epoch(model, optimizer, schedule, train, torch.randperm(len(train), generator=shuffler))
         loss = float(F.cross_entropy(_last_step_logits(model, held_out), held_out.labels[:, -1]))
         if loss < best_loss:
             best_loss, best_epoch, best_state = loss, epoch, deepcopy(model.state_dict())
         elif epoch - best_epoch >= effort.patience_epochs:
             break
     model.load_state_dict(best_state)
-    return FittedNetwork(model.eval(), view, best_epoch)
+    return model.eval(), best_epoch
 
 
-def _fit_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, train: Windows, order: Tensor) -> None:
+def _fit_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    train: Windows,
+    order: Tensor,
+) -> None:
     model.train()
     for places, labels in train.batches(order, _BATCH):
         optimizer.zero_grad()
-        logits = model(train.bars[places])
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        windows, classes = _half_mirrored(train.bars[places], labels)
+        loss = F.cross_entropy(model(windows).flatten(0, 1), classes.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
         optimizer.step()
+        schedule.step()
+
+
+def _half_mirrored(windows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The batch is in random order, so over the epochs every row is seen both ways."""
+    half = len(windows) // 2
+    mirrored = windows[half:, :, _MIRROR_SOURCE] * _MIRROR_SIGN + _MIRROR_OFFSET
+    return torch.cat([windows[:half], mirrored]), torch.cat([labels[:half], SELL + BUY - labels[half:]])
 
 
 def _last_step_logits(model: nn.Module, windows: Windows) -> Tensor:

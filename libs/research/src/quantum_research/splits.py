@@ -18,7 +18,7 @@ Times = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Row numbers. Every label of `past` ends at least the embargo before the first bar of `future` opens."""
+    """Row numbers. No label of `past` reaches into `future`."""
 
     past: Rows
     future: Rows
@@ -33,13 +33,29 @@ def split_at(rows: Rows, ts_ms: Times, label_end: Times, *, border_ms: int, emba
     return Split(past, future)
 
 
-def hold_out_tail(rows: Rows, ts_ms: Times, label_end: Times, *, share: float, embargo_ms: int) -> Split:
-    """The newest `share` of the bar times in `rows` as future, the purged rest as past."""
+def hold_out_blocks(
+    rows: Rows, ts_ms: Times, label_end: Times, *, share: float, blocks: int, embargo_ms: int, reach_ms: int
+) -> Split:
+    """`share` of the bar times as `future`, spread over the whole range in `blocks` pieces; the rest is `past`.
+
+    The range is cut into equal parts, and the newest `share` of each is held out, so every mood of the market is in it
+    (measured against one tail: docs/decisions/0012). Purged on both sides: a label of `past` ends `embargo_ms` before a
+    block opens, or its bar opens more than `reach_ms` after the block: give the longest label and window together.
+    """
     times = np.unique(ts_ms[rows])
-    if not len(times):
-        raise TooLittleData("no rows to split: use a longer range or more symbols")
-    border = times[min(int(len(times) * (1.0 - share)), len(times) - 1)]
-    return split_at(rows, ts_ms, label_end, border_ms=int(border), embargo_ms=embargo_ms)
+    part = len(times) // blocks
+    length = int(part * share)
+    if length < 1:
+        raise TooLittleData("too few bars to hold some out: use a longer range")
+    held_out, near = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    for number in range(1, blocks + 1):
+        last = len(times) - 1 if number == blocks else number * part - 1
+        opens, closes = times[last + 1 - length], times[last]
+        held_out |= (ts_ms[rows] >= opens) & (ts_ms[rows] <= closes)
+        near |= (label_end[rows] > opens - embargo_ms) & (ts_ms[rows] <= closes + reach_ms)
+    if near.all():
+        raise TooLittleData("nothing is left to train on beside the held-out bars: use a longer range")
+    return Split(rows[~near], rows[held_out])
 
 
 def walk_forward(

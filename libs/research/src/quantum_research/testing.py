@@ -11,7 +11,7 @@ from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset, build_dataset
 from quantum_research.export import PARITY_TOLERANCE, verify_export
 from quantum_research.forecaster import Effort, Trainer, model_input
-from quantum_research.splits import hold_out_tail
+from quantum_research.splits import split_at
 
 START_MS = 1_600_000_000_000 - 1_600_000_000_000 % 3_600_000
 HOUR_MS = 3_600_000
@@ -44,7 +44,8 @@ def synthetic_dataset(rows_per_symbol: int = 400, symbols: int = 2) -> Dataset:
 def check_trainer(trainer: Trainer) -> None:
     """Fit, export and serve a tiny model: same probabilities at every batch size, same model when repeated."""
     data = synthetic_dataset()
-    split = hold_out_tail(np.arange(len(data)), data.ts_ms, data.label_end_ms, share=0.25, embargo_ms=0)
+    border_ms = int(np.quantile(data.ts_ms, 0.75))
+    split = split_at(np.arange(len(data)), data.ts_ms, data.label_end_ms, border_ms=border_ms, embargo_ms=0)
     fitted = trainer.fit(data.take(split.past), data.take(split.future), TINY)
     logits = fitted.logits(data)
     assert logits.shape == (len(data), 3)

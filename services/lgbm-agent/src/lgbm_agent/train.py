@@ -16,6 +16,7 @@ from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset
 from quantum_research.export import Trees, float32_floor, trees_graph
 from quantum_research.forecaster import Effort
+from quantum_research.mirror import with_mirror_image, with_mirrored_labels
 
 _CLASSES = 3
 _PARAMETERS = {
@@ -37,24 +38,27 @@ _PARAMETERS = {
 
 @dataclass(frozen=True, slots=True)
 class LgbmTrainer:
-    """Every class weighs the same in fitting and in early stopping; calibration undoes it."""
+    """Rows and mirror images; every class weighs the same in fitting and stopping, which calibration undoes."""
 
     model: ModelSpec = MODEL
     libraries: tuple[str, ...] = ("lightgbm",)
 
     def fit(self, data: Dataset, validation: Dataset, effort: Effort) -> FittedLgbm:
         weights = 1.0 / (_CLASSES * data.class_shares())
+        train = self._part(with_mirror_image(data.rows(self.model.view)), with_mirrored_labels(data.label), weights)
         booster = lightgbm.train(
             {**_PARAMETERS, "seed": effort.seed, "num_threads": effort.threads},
-            self._part(data, weights),
+            train,
             num_boost_round=effort.max_trees,
-            valid_sets=[self._part(validation, weights)],
+            valid_sets=[self._part(validation.rows(self.model.view), validation.label, weights)],
             callbacks=[lightgbm.early_stopping(effort.patience_trees, verbose=False)],
         )
         return FittedLgbm(booster, self.model.view)
 
-    def _part(self, data: Dataset, weights: NDArray[np.float64]) -> lightgbm.Dataset:
-        return lightgbm.Dataset(data.rows(self.model.view), label=data.label, weight=weights[data.label])
+    def _part(
+        self, rows: NDArray[np.float32], labels: NDArray[np.int8], weights: NDArray[np.float64]
+    ) -> lightgbm.Dataset:
+        return lightgbm.Dataset(rows, label=labels, weight=weights[labels])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset
 from quantum_research.export import Trees, trees_graph
 from quantum_research.forecaster import Effort
+from quantum_research.mirror import with_mirror_image, with_mirrored_labels
 from xgb_agent.model import MODEL
 
 _PARAMETERS = {
@@ -31,7 +32,7 @@ _PARAMETERS = {
 
 @dataclass(frozen=True, slots=True)
 class XgbTrainer:
-    """Natural class balance; stops early on the validation part."""
+    """Natural class balance; every row and its mirror image; stops early on the validation part."""
 
     model: ModelSpec = MODEL
     libraries: tuple[str, ...] = ("xgboost-cpu",)
@@ -40,16 +41,13 @@ class XgbTrainer:
         data.class_shares()
         booster = xgboost.train(
             {**_PARAMETERS, "seed": effort.seed, "nthread": effort.threads},
-            self._matrix(data),
+            xgboost.DMatrix(with_mirror_image(data.rows(self.model.view)), label=with_mirrored_labels(data.label)),
             num_boost_round=effort.max_trees,
-            evals=[(self._matrix(validation), "validation")],
+            evals=[(xgboost.DMatrix(validation.rows(self.model.view), label=validation.label), "validation")],
             early_stopping_rounds=effort.patience_trees,
             verbose_eval=False,
         )
         return FittedXgb(booster[: booster.best_iteration + 1], self.model.view)
-
-    def _matrix(self, data: Dataset) -> xgboost.DMatrix:
-        return xgboost.DMatrix(data.rows(self.model.view), label=data.label)
 
 
 @dataclass(frozen=True, slots=True)
