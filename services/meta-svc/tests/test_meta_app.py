@@ -9,7 +9,8 @@ import pytest
 
 from meta_svc.app import MetaApp
 from meta_svc.board import Board
-from meta_svc.serving import MetaSlot, load_v2
+from meta_svc.core import Policy
+from meta_svc.serving import MetaSlot, load_meta
 from meta_svc.settings import Settings
 from quantum_common.bus import Bus, BusUnavailable, Consumer, MemoryBus, RedisBus
 from quantum_common.contracts import (
@@ -63,7 +64,7 @@ class Instance:
 
     def __init__(self, bus, name="1", slot=None, **changes):
         self.settings = settings(instance=name, **changes)
-        slot = slot or MetaSlot(None, 0.65)
+        slot = slot or MetaSlot(None, Policy())
         self.app, self.board = MetaApp(self.settings, bus, slot), Board(self.settings, bus, slot)
         self.consumer = Consumer(bus, STREAMS, "meta-svc", name)
 
@@ -295,7 +296,7 @@ async def decisions_event(bus):
 
 async def test_many_symbols_are_decided_in_one_turn_with_one_call_of_the_model(bus, tmp_path, publish_meta):
     publish_meta(tmp_path, "v1")
-    slot = MetaSlot(tmp_path / "meta", 0.65, "1h")
+    slot = MetaSlot(tmp_path / "meta", Policy(), "1h")
     slot.look()
     meta = await Instance(bus, slot=slot).start()
     symbols = [f"COIN{number:03d}USDT" for number in range(50)]
@@ -374,7 +375,7 @@ async def test_f06_a_bar_that_cannot_be_decided_is_set_aside_and_its_neighbours_
             self.model = model
 
     publish_meta(tmp_path, "v1")
-    meta = await Instance(bus, slot=Slot(BrokenForSell(load_v2(tmp_path / "meta")))).start()
+    meta = await Instance(bus, slot=Slot(BrokenForSell(load_meta(tmp_path / "meta")))).start()
     await put_features(bus, symbol="BADUSDT")
     for agent in AGENTS:
         await put_vote(bus, agent, Action.SELL, symbol="BADUSDT")
@@ -410,7 +411,7 @@ async def test_f06_a_bar_that_cannot_be_committed_is_set_aside_and_its_neighbour
 
 async def test_too_many_overrides_warn_in_the_documented_words(tmp_path, publish_meta, caplog):
     publish_meta(tmp_path, "v1", class_bias=(0.0, 0.0, 9.0))
-    slot = MetaSlot(tmp_path / "meta", 0.65, "1h")
+    slot = MetaSlot(tmp_path / "meta", Policy(), "1h")
     slot.look()
     bus = MemoryBus()
     meta = await Instance(bus, slot=slot).start()
