@@ -19,7 +19,7 @@ from quantum_common.bus import Entry, Received
 from quantum_common.contracts import (
     Candle,
     FeaturesComputed,
-    FundingPaid,
+    OrderFilled,
     PredictionAbstained,
     PredictionMade,
     Producer,
@@ -98,6 +98,25 @@ class Fleet:
             closed_ts_ms=START_MS + closed_bar * HOUR_MS,
         )
         self.send("executions", payload, closed_bar, symbol, key=str(bar))
+
+    def fill(self, bar: int) -> None:
+        """An execution of the bar that closes nothing."""
+        one = Decimal(1)
+        payload = OrderFilled(
+            client_order_id="1",
+            decision_id="1",
+            decision_bar_ts_ms=START_MS + bar * HOUR_MS,
+            role=Role.ENTRY,
+            trade_id="1",
+            side=OrderSide.BUY,
+            quantity=one,
+            price=one,
+            fee=one,
+            realized_pnl=one,
+            market_ts_ms=START_MS,
+            sequence=0,
+        )
+        self.send("executions", payload, bar, BTC)
 
     def send(
         self,
@@ -263,7 +282,7 @@ def test_closed_trades_stand_beside_the_bar_that_decided_them_and_do_not_label_i
     fleet.trade(2, "-12.5", closed_bar=30)  # closed on the next day
     fleet.trade(4, "3.25", closed_bar=9)
     fleet.trade(3, "9", closed_bar=9, symbol="ETHUSDT")
-    fleet.send("executions", FundingPaid(Decimal(99), START_MS), 3, BTC)
+    fleet.fill(3)
     found = read(fleet)
     assert found.net_pnl_usd[[0, 2]].tolist() == [-12.5, 3.25]
     assert np.isnan(found.net_pnl_usd[1])
@@ -309,7 +328,7 @@ def test_parquet_with_the_same_columns_is_read_like_lines(fleet: Fleet, tmp_path
     fleet.vote(2, "xgb")
     fleet.abstain(2, "lgbm")
     fleet.trade(2, "-12.5", closed_bar=9)
-    fleet.send("executions", FundingPaid(Decimal(99), START_MS), 3, BTC)
+    fleet.fill(3)
     other = Fleet(tmp_path / "parquet")
     for day in fleet.folder.iterdir():
         (other.folder / day.name).mkdir(parents=True)

@@ -1,6 +1,7 @@
 """The service on the bus: one decision per bar, exactly once, whatever crashes or comes late."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 
 import msgspec
@@ -12,6 +13,7 @@ from meta_svc.board import Board
 from meta_svc.core import Policy
 from meta_svc.serving import MetaSlot, load_meta
 from meta_svc.settings import Settings
+from meta_svc.versions import VERSIONS
 from quantum_common.bus import Bus, BusUnavailable, Consumer, MemoryBus, RedisBus
 from quantum_common.contracts import (
     DECISIONS,
@@ -307,6 +309,30 @@ async def test_many_symbols_are_decided_in_one_turn_with_one_call_of_the_model(b
     assert sorted(event.symbol for event in made) == symbols
     assert {event.payload.meta_model_version for event in made} == {"v1"}
     assert all(event.payload.explanation is not None for event in made)
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+async def test_every_learner_decides_bars_with_its_own_inputs_and_its_name_on_the_decision(
+    bus, tmp_path, publish_meta, name
+):
+    publish_meta(tmp_path, "model-7", meta=VERSIONS[name])
+    own = settings(version=name, models_dir=tmp_path)
+    slot = MetaSlot(own.model_dir, own.policy, "1h")
+    slot.look()
+    meta = await Instance(bus, slot=slot, version=name, models_dir=tmp_path).start()
+    await put_features(bus)
+    for agent, action in zip(AGENTS, [Action.BUY, Action.SELL, Action.HOLD], strict=False):
+        await put_vote(bus, agent, action)
+    await put_abstention(bus, AGENTS[3])
+    await meta.turn()
+    (made,) = await decisions(bus)
+    assert (made.payload.meta_version, made.payload.meta_model_version) == (name, "model-7")
+    why = made.payload.explanation
+    assert why.feature_names == VERSIONS[name].feature_names
+    assert bool(why.contributions) is VERSIONS[name].linear
+    if name == "v2p":
+        stated = [math.log(p) for vote in made.payload.votes[:3] for p in vote.probabilities]
+        assert why.inputs[26:] == (*stated, 0.0, 0.0, 0.0)
 
 
 async def test_statistics_are_fleet_wide_and_survive_a_restart(bus):
