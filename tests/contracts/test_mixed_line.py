@@ -86,7 +86,7 @@ def agent_step(bus: RedisBus, agent: str, folder: Path) -> Step:
 
 def meta_step(bus: RedisBus, folder: Path) -> Step:
     settings = MetaSettings(clock="replay", models_dir=folder)
-    return Step(bus, settings, MetaApp(settings, bus, MetaSlot(None, 0.65)).handle)
+    return Step(bus, settings, MetaApp(settings, bus, MetaSlot(None, settings.policy)).handle)
 
 
 def governer_step(bus: RedisBus, folder: Path) -> Step:

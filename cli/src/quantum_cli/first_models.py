@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from meta_svc.versions import meta_version
 from quantum_cli.errors import RunFailed, UsageError
 from quantum_cli.plan import RunPlan, iso
 from quantum_cli.supervisor import Child
 from quantum_common.domain import AGENTS
 from quantum_common.models import ModelRefused, current_version, read_manifest
 
-MODELS = (*AGENTS, "meta")
+
+def needed_models() -> tuple[str, ...]:
+    """The agents and the meta learner that META_VERSION asks for. Raises UnknownMetaVersion."""
+    return (*AGENTS, meta_version(os.environ.get("META_VERSION", "v2")).folder)
 
 
 def models_present(plan: RunPlan) -> bool:
     """True when every agent and the meta model have a current version; some but not all is a usage error."""
-    have = [name for name in MODELS if current_version(plan.models_dir, name)]
-    if have and len(have) < len(MODELS):
+    needed = needed_models()
+    have = [name for name in needed if current_version(plan.models_dir, name)]
+    if have and len(have) < len(needed):
         raise UsageError(
             f"{plan.models_dir} has models of {', '.join(have)} only: train all of them or choose --models"
         )
@@ -30,7 +36,7 @@ def models_present(plan: RunPlan) -> bool:
 
 def refuse_models_that_do_not_fit(plan: RunPlan) -> None:
     """UsageError for models of another timeframe or label, or whose labels reach into the range (F30)."""
-    for name in MODELS:
+    for name in needed_models():
         try:
             manifest = read_manifest(plan.models_dir, name)
         except ModelRefused as error:

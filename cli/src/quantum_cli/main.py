@@ -10,6 +10,7 @@ import typer
 import uvloop
 
 from quantum_cli.dead_commands import dead_app
+from quantum_cli.errors import UsageError
 from quantum_cli.fleet import check_ports_free
 from quantum_cli.fleet_commands import redeploy
 from quantum_cli.plan import claim_state_dir, make_plan, parse_date, parse_symbols
@@ -107,7 +108,9 @@ def up(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option("--data", help="Folder of candle files", exists=True, file_okay=False)],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of candle files", exists=True, file_okay=False)
+    ] = None,
     venue: Venue = "binance",
     symbols: Symbols = DEFAULT_SYMBOLS,
     timeframe: Timeframe = "1h",
@@ -119,12 +122,31 @@ def train(
     label_threshold: LabelThreshold = None,
     horizon: Horizon = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON")] = False,
+    meta_from: Annotated[
+        Path | None, typer.Option(help="Train only the meta models, on this archive of a fleet's own predictions")
+    ] = None,
+    min_date: Annotated[str | None, typer.Option(help="With --meta-from: first bar, ISO date, UTC")] = None,
+    min_samples: Annotated[int, typer.Option(min=1, help="With --meta-from: fewest labelled bars")] = 1000,
     progress_json: Annotated[bool, typer.Option("--progress-json", hidden=True)] = False,
 ) -> None:
-    """Train the four agents and the meta model on recorded candles and publish them."""
+    """Train the four agents and the meta models on recorded candles and publish them."""
+    from quantum_cli.meta_training import run_meta_training
     from quantum_cli.training import run_training
 
     with failing_with_a_message():
+        if meta_from is not None:
+            run_meta_training(
+                archive_dir=meta_from,
+                models_dir=models or Path("state/models"),
+                min_date_ms=parse_date(min_date, "--min-date"),
+                min_samples=min_samples,
+                report_dir=report,
+                as_json=as_json,
+                console=console,
+            )
+            return
+        if data is None:
+            raise UsageError("--data: give the folder of candle files, or --meta-from an archive")
         run_training(
             data_dir=data,
             venue=venue,

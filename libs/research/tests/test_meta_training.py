@@ -1,18 +1,29 @@
-"""V2 training: masking, exact contributions, and calibration on folds it has not seen."""
+"""Training of the meta learners: masking, exact contributions, parity, and calibration on folds they have not seen."""
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from meta_svc.inputs import FEATURE_NAMES_V2, build_inputs
-from quantum_common.domain import AGENTS, Action
+from meta_svc.ensemble import DEFAULT_WEIGHTS
+from meta_svc.versions import V1, V2, V2P
+from quantum_common.domain import AGENTS
 from quantum_common.models.serving import Graph
 from quantum_research import TooLittleData
+from quantum_research.artifacts import Candidate, Origin
 from quantum_research.dataset import Dataset
-from quantum_research.meta import MetaModel, fit_linear, random_presence, train_meta, vote_inputs
+from quantum_research.meta import RECIPES, MetaModel, Recipe, meta_folds, train_meta
+from quantum_research.meta_artifacts import meta_candidates, vote_candidates
+from quantum_research.meta_linear import LinearModel, fit_linear
+from quantum_research.meta_network import NetworkModel, fit_perceptron
+from quantum_research.metrics import log_loss
 from quantum_research.testing import synthetic_dataset
+from quantum_research.votes import VoteTable, out_of_fold_votes
 from quantum_research.walk_forward import OutOfFold
 
 HOUR_MS = 3_600_000
+BY_NAME = {recipe.version.name: recipe for recipe in RECIPES}
 
 
 def past_of(data: Dataset, skill: float, seed: int = 3) -> OutOfFold:
@@ -23,9 +34,8 @@ def past_of(data: Dataset, skill: float, seed: int = 3) -> OutOfFold:
         logits = generator.normal(size=(len(data), 3)) + skill * np.eye(3)[data.label]
         raw = np.exp(logits)
         probabilities[agent] = raw / raw.sum(axis=1, keepdims=True)
-    return OutOfFold(
-        data, probabilities, np.broadcast_to(data.class_shares(), (len(data), 3)), np.zeros(len(data), int)
-    )
+    prior = np.broadcast_to(data.class_shares(), (len(data), 3))
+    return OutOfFold(data, probabilities, prior, np.zeros(len(data), np.intp))
 
 
 @pytest.fixture(scope="module")
@@ -34,52 +44,85 @@ def past() -> OutOfFold:
 
 
 @pytest.fixture(scope="module")
-def meta(past: OutOfFold) -> MetaModel:
-    return train_meta(past, embargo_ms=5 * HOUR_MS, seed=42)
+def table(past: OutOfFold) -> VoteTable:
+    return out_of_fold_votes(past)
 
 
-def test_f07_inputs_are_those_of_the_meta_service_row_by_row(past: OutOfFold) -> None:
-    present = np.ones((len(past.data), 4), bool)
-    present[0, 1] = False
-    inputs = vote_inputs(past.probabilities, present, past.data.volatility, past.data.trend_strength)
-    first = {agent: past.probabilities[agent][0] for agent in AGENTS}
-    votes = {agent: (list(Action)[int(p.argmax())], float(p.max())) for agent, p in first.items()}
-    votes[AGENTS[1]] = None
-    expected = build_inputs(votes, float(past.data.volatility[0]), float(past.data.trend_strength[0]))
-    assert inputs[0].tolist() == expected
-    assert inputs.shape == (len(past.data), len(FEATURE_NAMES_V2))
+@pytest.fixture(scope="module")
+def models(table: VoteTable) -> Mapping[str, MetaModel]:
+    return {name: trained(table, recipe) for name, recipe in BY_NAME.items()}
 
 
-def test_masking_leaves_somebody_and_hides_each_agent_in_a_share_of_the_rows() -> None:
-    present = random_presence(4000, seed=1)
-    assert present.any(axis=1).all()
-    assert ((~present).mean(axis=0) > 0.1).all()
-    assert ((~present).mean(axis=0) < 0.3).all()
-    assert (present == random_presence(4000, seed=1)).all()
+@pytest.fixture(scope="module")
+def candidates(past: OutOfFold) -> Mapping[str, Candidate]:
+    made = meta_candidates(past, origin_of(past.data), embargo_ms=5 * HOUR_MS, seed=42)
+    return {candidate.manifest.agent: candidate for candidate in made}
 
 
-def test_a_masked_agent_is_all_zeros_in_the_inputs(past: OutOfFold) -> None:
-    present = np.ones((len(past.data), 4), bool)
+def trained(table: VoteTable, recipe: Recipe) -> MetaModel:
+    return train_meta(table, recipe, embargo_ms=5 * HOUR_MS, seed=42)
+
+
+def origin_of(data: Dataset) -> Origin:
+    return Origin("1h", 5, 0.015, True, ("S0USDT",), int(data.ts_ms.min()), int(data.label_end_ms.max()))
+
+
+def test_the_table_holds_every_agents_votes_in_their_order(past: OutOfFold, table: VoteTable) -> None:
+    for number, agent in enumerate(AGENTS):
+        assert (table.probabilities[:, number] == past.probabilities[agent]).all()
+    assert table.present.all()
+    assert table.inputs(V2.feature_names).shape == (len(past.data), 26)
+
+
+def test_masking_is_seeded_hides_some_and_leaves_at_least_one_of_those_who_vote(table: VoteTable) -> None:
+    once = table.masked(1)
+    assert (once == table.masked(1)).all()
+    assert not (once == table.masked(2)).all()
+    assert once.any(axis=1).all()
+    assert 0.05 < (~once.all(axis=1)).mean() < 0.1
+    assert 0.01 < (~once).mean() < 0.03
+
+    absent = table.present.copy()
+    absent[:, 2] = False
+    absent[::2] = [True, False, False, False]
+    kept = replace(table, present=absent).masked(1)
+    assert not (kept & ~absent).any()
+    assert (kept[::2] == [True, False, False, False]).all()
+
+
+def test_a_masked_agent_is_all_zeros_in_the_inputs(table: VoteTable) -> None:
+    present = table.present.copy()
     present[:, 2] = False
-    inputs = vote_inputs(past.probabilities, present, past.data.volatility, past.data.trend_strength)
+    inputs = table.inputs(V2P.feature_names, present)
     assert (inputs[:, 8:12] == 0.0).all()
+    assert (inputs[:, 32:35] == 0.0).all()
     assert (inputs[:, :8].sum(axis=1) > 0.0).all()
+    assert (inputs[:, 26:32] < 0.0).all()
 
 
-def test_training_has_seen_absent_agents(past: OutOfFold, meta: MetaModel) -> None:
-    everyone = vote_inputs(
-        past.probabilities, np.ones((len(past.data), 4), bool), past.data.volatility, past.data.trend_strength
-    )
-    xgb_votes = slice(0, 3)
-    assert everyone[:, xgb_votes].sum(axis=1).mean() == 1.0
-    assert 0.8 < meta.linear.mean[xgb_votes].sum() < 0.95  # half of the rows with a share masked
+@pytest.mark.parametrize("recipe", RECIPES, ids=BY_NAME)
+def test_training_has_seen_absent_agents(table: VoteTable, recipe: Recipe) -> None:
+    seen = []
+
+    def spy(inputs, labels, seed):  # type: ignore[no-untyped-def]
+        seen.append(inputs)
+        return recipe.fit(inputs, labels, seed)
+
+    trained(table, replace(recipe, fit=spy))
+    names = recipe.version.feature_names
+    assert (table.inputs(names)[:, names.index("xgb_conf")] > 0.0).all()
+    assert len(seen) == 6
+    assert all((inputs[:, names.index("xgb_conf")] == 0.0).any() for inputs in seen)
+    assert len(seen[-1]) == len(table)
 
 
-def test_contributions_and_bias_sum_to_the_calibrated_logit_that_is_served(past: OutOfFold, meta: MetaModel) -> None:
-    inputs = vote_inputs(
-        past.probabilities, np.ones((len(past.data), 4), bool), past.data.volatility, past.data.trend_strength
-    )[:200]
-    linear, calibration = meta.linear, meta.calibration
+@pytest.mark.parametrize("name", ["v2", "v2p"])
+def test_contributions_and_bias_sum_to_the_calibrated_logit_that_is_served(
+    table: VoteTable, models: Mapping[str, MetaModel], name: str
+) -> None:
+    inputs = table.inputs(BY_NAME[name].version.feature_names)[:200]
+    linear, calibration = models[name].fitted, models[name].calibration
+    assert isinstance(linear, LinearModel)
     bias = linear.intercept / calibration.temperature + np.asarray(calibration.class_bias)
     logits = linear.contributions(inputs, calibration).sum(axis=2) + bias
     assert logits == pytest.approx(calibration.logits(linear.logits(inputs)), abs=1e-9)
@@ -88,20 +131,107 @@ def test_contributions_and_bias_sum_to_the_calibrated_logit_that_is_served(past:
     assert np.abs(served - probabilities).max() < 1e-5
 
 
-def test_stacked_agents_with_skill_beat_the_prior_on_folds_that_nothing_was_fitted_on(
-    past: OutOfFold, meta: MetaModel
+def test_v1_is_the_documented_network_and_its_graph_says_the_same(
+    table: VoteTable, models: Mapping[str, MetaModel]
 ) -> None:
-    label = past.data.label[meta.tested]
-    loss = -np.log(meta.tested_probabilities[np.arange(len(label)), label]).mean()
-    shares = np.bincount(label, minlength=3) / len(label)
-    assert loss < -(shares * np.log(shares)).sum() - 0.1
+    network, calibration = models["v1"].fitted, models["v1"].calibration
+    assert isinstance(network, NetworkModel)
+    assert [weight.shape for weight, _ in network.layers] == [(32, 8), (32, 32), (3, 32)]
+    assert network.parameters() == 1443
+    inputs = table.inputs(V1.feature_names)
+    served = Graph(network.export(calibration)).run(inputs.astype(np.float32))
+    assert np.abs(served - models["v1"].probabilities(inputs)).max() < 1e-5
+    assert network.linear_form(calibration) is None
 
 
-def test_f30_tested_rows_come_after_the_first_folds(past: OutOfFold, meta: MetaModel) -> None:
-    assert past.data.ts_ms[meta.tested].min() > np.quantile(past.data.ts_ms, 0.3)
-    assert (np.diff(meta.tested) > 0).all()
+@pytest.mark.parametrize("name", BY_NAME)
+def test_the_same_votes_and_seed_give_the_same_model(
+    table: VoteTable, models: Mapping[str, MetaModel], name: str
+) -> None:
+    again = trained(table, BY_NAME[name])
+    assert again.fitted.export(again.calibration) == models[name].fitted.export(models[name].calibration)
 
 
-def test_a_meta_fold_without_a_class_is_refused() -> None:
+@pytest.mark.parametrize("name", BY_NAME)
+def test_stacked_agents_with_skill_beat_the_prior_and_each_agent_on_folds_that_nothing_was_fitted_on(
+    table: VoteTable, models: Mapping[str, MetaModel], name: str
+) -> None:
+    meta = models[name]
+    tested = table.take(meta.tested)
+    loss = log_loss(meta.tested_probabilities, tested.label)
+    assert loss < log_loss(tested.prior, tested.label) - 0.1
+    assert loss < min(log_loss(tested.agent_probabilities(agent), tested.label) for agent in AGENTS)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_labels_without_a_relation_to_the_votes_teach_nothing(table: VoteTable, name: str) -> None:
+    shuffled = replace(table, label=np.random.default_rng(1).permutation(table.label))
+    meta = trained(shuffled, BY_NAME[name])
+    tested = shuffled.take(meta.tested)
+    shares = np.bincount(tested.label, minlength=3) / len(tested)
+    assert log_loss(meta.tested_probabilities, tested.label) > -(shares * np.log(shares)).sum() - 0.01
+
+
+def test_f30_tested_rows_come_after_the_first_folds(table: VoteTable, models: Mapping[str, MetaModel]) -> None:
+    for meta in models.values():
+        assert table.ts_ms[meta.tested].min() > np.quantile(table.ts_ms, 0.3)
+        assert (np.diff(meta.tested) > 0).all()
+
+
+def test_f30_five_folds_whose_labels_ended_an_embargo_before_the_fold(table: VoteTable) -> None:
+    splits = meta_folds(table, 5 * HOUR_MS)
+    assert len(splits) == 5
+    for split in splits:
+        assert table.label_end_ms[split.past].max() + 5 * HOUR_MS <= table.ts_ms[split.future].min()
+
+
+@pytest.mark.parametrize("fit", [fit_linear, fit_perceptron])
+def test_a_meta_fold_without_a_class_is_refused(fit) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(TooLittleData):
-        fit_linear(np.random.default_rng(1).normal(size=(20, 26)), np.array([0, 1] * 10, np.int8))
+        fit(np.random.default_rng(1).normal(size=(20, 26)), np.array([0, 1] * 10, np.int8), 1)
+
+
+def test_the_weighted_vote_is_the_mean_of_those_present_by_their_weights(table: VoteTable) -> None:
+    present = table.present.copy()
+    present[0] = [True, False, False, True]
+    probabilities = table.probabilities.copy()
+    probabilities[0, 1] = np.nan
+    said = replace(table, present=present, probabilities=probabilities).weighted_vote()
+    xgb, patchtst = DEFAULT_WEIGHTS["xgb"], DEFAULT_WEIGHTS["patchtst"]
+    first, last = table.probabilities[0, 0], table.probabilities[0, 3]
+    assert said[0] == pytest.approx((xgb * first + patchtst * last) / (xgb + patchtst))
+    everyone = sum(DEFAULT_WEIGHTS[agent] * table.probabilities[1, n] for n, agent in enumerate(AGENTS))
+    assert said[1] == pytest.approx(everyone)
+    assert said.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_an_absent_agent_is_judged_by_the_prior_on_the_same_rows(table: VoteTable) -> None:
+    present = table.present.copy()
+    present[:, 0] = [False, *[True] * (len(table) - 1)]
+    judged = replace(table, present=present).agent_probabilities("xgb")
+    assert (judged[0] == table.prior[0]).all()
+    assert (judged[1:] == table.probabilities[1:, 0]).all()
+
+
+def test_candidates_are_the_three_learners_with_their_baselines(candidates: Mapping[str, Candidate]) -> None:
+    assert list(candidates) == ["meta", "meta-v2p", "meta-v1"]
+    for candidate in candidates.values():
+        metrics = candidate.manifest.metrics
+        agents = [metrics[f"log_loss_{agent}"] for agent in AGENTS]
+        assert metrics["log_loss_best_agent"] == min(agents)
+        assert (
+            metrics["log_loss_weighted_vote"] < metrics["log_loss_best_agent"]
+        )  # errors of these agents are independent
+        assert metrics["log_loss"] < metrics["log_loss_prior"]
+        assert set(metrics["regimes"]) == {"low", "medium", "high", "trending", "ranging"}
+        assert candidate.parity <= 1e-5
+    assert len({candidate.manifest.metrics["log_loss_xgb"] for candidate in candidates.values()}) == 1
+    assert candidates["meta-v1"].manifest.linear is None
+    assert candidates["meta-v1"].manifest.parameters == 1443
+
+
+def test_votes_with_gaps_make_candidates_too(table: VoteTable, past: OutOfFold) -> None:
+    sparse = replace(table, present=table.masked(7))
+    made = vote_candidates(sparse, origin_of(past.data), embargo_ms=5 * HOUR_MS, seed=42)
+    assert [candidate.manifest.agent for candidate in made] == ["meta", "meta-v2p", "meta-v1"]
+    assert all(np.isfinite(candidate.manifest.metrics["log_loss"]) for candidate in made)

@@ -14,7 +14,8 @@ import pytest
 import lgbm_agent.train
 import patchtst_agent.train
 import xgb_agent.train
-from meta_svc.inputs import FEATURE_NAMES_V2
+from meta_svc.serving import load_meta
+from meta_svc.versions import V2, V2P, VERSIONS, MetaVersion
 from quantum_common.agent.spec import ModelSpec
 from quantum_common.candles import CandleFileError, write_candles
 from quantum_common.domain import AGENTS
@@ -39,7 +40,7 @@ TREES = {
 WITH_A_NETWORK = {**TREES, "patchtst": patchtst_agent.train.TRAINER}
 BARS = 2400
 SYMBOLS = ("AAAUSDT", "BBBUSDT")
-META_LOAD = {"expected_feature_hash": None, "expected_names": FEATURE_NAMES_V2, "expected_kind": "meta"}
+METAS = tuple(version.folder for version in VERSIONS.values())
 
 
 class Run:
@@ -80,8 +81,18 @@ def test_f07_every_agent_can_be_loaded_by_serving_code_and_only_with_its_feature
         load(run.request.models_dir, agent, expected_feature_hash=lambda view: feature_hash(view, warmup_bars=999))
 
 
-def test_the_meta_artifact_carries_the_linear_form_it_serves(run: Run) -> None:
-    model = load(run.request.models_dir, "meta", **META_LOAD)
+def test_every_meta_learner_is_published_and_passes_the_checks_of_its_service(run: Run) -> None:
+    for meta in VERSIONS.values():
+        served = load_meta(run.request.models_dir / meta.folder, meta, "1h")
+        assert served.version == run.report.models[meta.folder].version
+        assert (served.linear is not None) is meta.linear
+    hidden_layers = 8 * 32 + 32 + 32 * 32 + 32 + 32 * 3 + 3
+    assert read_manifest(run.request.models_dir, "meta-v1").parameters == hidden_layers
+
+
+@pytest.mark.parametrize("meta", [V2, V2P])
+def test_the_meta_artifact_carries_the_linear_form_it_serves(run: Run, meta: MetaVersion) -> None:
+    model = load_meta(run.request.models_dir / meta.folder, meta).loaded
     linear = model.manifest.linear
     assert linear is not None
     inputs = np.array(model.manifest.golden.inputs)
@@ -93,7 +104,7 @@ def test_the_meta_artifact_carries_the_linear_form_it_serves(run: Run) -> None:
 
 def test_no_label_reaches_beyond_the_end_of_the_range(run: Run) -> None:
     assert run.report.labels_to_ms == run.to_ms
-    for agent in (*AGENTS, "meta"):
+    for agent in (*AGENTS, *METAS):
         manifest = read_manifest(run.request.models_dir, agent)
         assert manifest.labels_to_ms <= run.to_ms
         assert manifest.data_from_ms < manifest.labels_to_ms
@@ -105,7 +116,7 @@ def test_training_again_gives_the_same_bytes_and_versions(run: Run) -> None:
         for name in ("once", "twice")
     )
     first, second = run.train(once, TREES), run.train(twice, TREES)
-    for agent in (*AGENTS, "meta"):
+    for agent in (*AGENTS, *METAS):
         assert read_artifact(once.models_dir, agent) == read_artifact(twice.models_dir, agent), agent
         assert first.models[agent] == second.models[agent]
     assert run.train(once, TREES).models == first.models  # and over itself: the version is there already
@@ -123,7 +134,7 @@ def test_the_report_is_json_with_baselines(run: Run) -> None:
     assert run.request.report_dir is not None
     report = json.loads((run.request.report_dir / "train.json").read_text())
     assert report == json.loads(json.dumps(run.report.as_json()))
-    for agent in (*AGENTS, "meta"):
+    for agent in (*AGENTS, *METAS):
         metrics = report["models"][agent]["metrics"]
         assert {"accuracy_majority", "log_loss_prior", "balanced_accuracy", "brier", "calibration_error"} <= set(
             metrics

@@ -1,4 +1,4 @@
-"""A published V2 model: a small ONNX logistic regression with its linear form."""
+"""Published meta models: small ONNX logistic regressions with their linear form, on any learner's inputs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from meta_svc.inputs import FEATURE_NAMES_V2
+from meta_svc.versions import V2, MetaVersion
 from quantum_common.models import Golden, LinearModel, Manifest, publish
 from quantum_common.models.serving import Graph
 
@@ -47,26 +47,32 @@ def _publish(
     quality: str = "proven",
     told: LinearModel | None = None,
     timeframe: str = "1h",
+    meta: MetaVersion = V2,
+    parameters: int = 81,
 ) -> LinearModel:
-    """Publish a random model; `told` is the linear form its manifest claims, when that shall be another one."""
+    """Publish a random model; `told` is the linear form its manifest claims, when that shall be another one.
+
+    V1 gets a graph without a hidden layer: serving looks at its interface only.
+    """
     random = np.random.default_rng(seed)
+    width = len(meta.feature_names)
     linear = LinearModel(
-        coefficients=random.normal(0, coefficient, (3, 26)).tolist() if coefficient else np.zeros((3, 26)).tolist(),
+        coefficients=random.normal(0, coefficient, (3, width)).tolist(),
         intercept=random.normal(0, 0.2, 3).tolist(),
-        mean=random.uniform(0, 0.5, 26).tolist(),
-        scale=random.uniform(0.5, 1.5, 26).tolist(),
+        mean=random.uniform(0, 0.5, width).tolist(),
+        scale=random.uniform(0.5, 1.5, width).tolist(),
         temperature=1.4,
         class_bias=list(class_bias),
     )
     graph = _graph(linear)
-    rows = random.uniform(0, 1, (8, 26)).astype(np.float32)
+    rows = random.uniform(0, 1, (8, width)).astype(np.float32)
     manifest = Manifest(
-        agent="meta",
+        agent=meta.folder,
         version=version,
         kind="meta",
         feature_hash="",
         view="",
-        feature_names=FEATURE_NAMES_V2,
+        feature_names=meta.feature_names,
         class_order=("SELL", "HOLD", "BUY"),
         timeframe=timeframe,
         horizon_bars=5,
@@ -78,9 +84,9 @@ def _publish(
         labels_to_ms=1,
         metrics={},
         quality=quality,
-        parameters=81,
+        parameters=parameters,
         golden=Golden(rows.tolist(), Graph(graph).run(rows).tolist()),
-        linear=told or linear,
+        linear=(told or linear) if meta.linear else None,
     )
     publish(models_dir, manifest, graph)
     return linear

@@ -1,6 +1,7 @@
 """The service on the bus: one decision per bar, exactly once, whatever crashes or comes late."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 
 import msgspec
@@ -9,8 +10,10 @@ import pytest
 
 from meta_svc.app import MetaApp
 from meta_svc.board import Board
-from meta_svc.serving import MetaSlot, load_v2
+from meta_svc.core import Policy
+from meta_svc.serving import MetaSlot, load_meta
 from meta_svc.settings import Settings
+from meta_svc.versions import VERSIONS
 from quantum_common.bus import Bus, BusUnavailable, Consumer, MemoryBus, RedisBus
 from quantum_common.contracts import (
     DECISIONS,
@@ -63,7 +66,7 @@ class Instance:
 
     def __init__(self, bus, name="1", slot=None, **changes):
         self.settings = settings(instance=name, **changes)
-        slot = slot or MetaSlot(None, 0.65)
+        slot = slot or MetaSlot(None, Policy())
         self.app, self.board = MetaApp(self.settings, bus, slot), Board(self.settings, bus, slot)
         self.consumer = Consumer(bus, STREAMS, "meta-svc", name)
 
@@ -295,7 +298,7 @@ async def decisions_event(bus):
 
 async def test_many_symbols_are_decided_in_one_turn_with_one_call_of_the_model(bus, tmp_path, publish_meta):
     publish_meta(tmp_path, "v1")
-    slot = MetaSlot(tmp_path / "meta", 0.65, "1h")
+    slot = MetaSlot(tmp_path / "meta", Policy(), "1h")
     slot.look()
     meta = await Instance(bus, slot=slot).start()
     symbols = [f"COIN{number:03d}USDT" for number in range(50)]
@@ -306,6 +309,30 @@ async def test_many_symbols_are_decided_in_one_turn_with_one_call_of_the_model(b
     assert sorted(event.symbol for event in made) == symbols
     assert {event.payload.meta_model_version for event in made} == {"v1"}
     assert all(event.payload.explanation is not None for event in made)
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+async def test_every_learner_decides_bars_with_its_own_inputs_and_its_name_on_the_decision(
+    bus, tmp_path, publish_meta, name
+):
+    publish_meta(tmp_path, "model-7", meta=VERSIONS[name])
+    own = settings(version=name, models_dir=tmp_path)
+    slot = MetaSlot(own.model_dir, own.policy, "1h")
+    slot.look()
+    meta = await Instance(bus, slot=slot, version=name, models_dir=tmp_path).start()
+    await put_features(bus)
+    for agent, action in zip(AGENTS, [Action.BUY, Action.SELL, Action.HOLD], strict=False):
+        await put_vote(bus, agent, action)
+    await put_abstention(bus, AGENTS[3])
+    await meta.turn()
+    (made,) = await decisions(bus)
+    assert (made.payload.meta_version, made.payload.meta_model_version) == (name, "model-7")
+    why = made.payload.explanation
+    assert why.feature_names == VERSIONS[name].feature_names
+    assert bool(why.contributions) is VERSIONS[name].linear
+    if name == "v2p":
+        stated = [math.log(p) for vote in made.payload.votes[:3] for p in vote.probabilities]
+        assert why.inputs[26:] == (*stated, 0.0, 0.0, 0.0)
 
 
 async def test_statistics_are_fleet_wide_and_survive_a_restart(bus):
@@ -374,7 +401,7 @@ async def test_f06_a_bar_that_cannot_be_decided_is_set_aside_and_its_neighbours_
             self.model = model
 
     publish_meta(tmp_path, "v1")
-    meta = await Instance(bus, slot=Slot(BrokenForSell(load_v2(tmp_path / "meta")))).start()
+    meta = await Instance(bus, slot=Slot(BrokenForSell(load_meta(tmp_path / "meta")))).start()
     await put_features(bus, symbol="BADUSDT")
     for agent in AGENTS:
         await put_vote(bus, agent, Action.SELL, symbol="BADUSDT")
@@ -410,7 +437,7 @@ async def test_f06_a_bar_that_cannot_be_committed_is_set_aside_and_its_neighbour
 
 async def test_too_many_overrides_warn_in_the_documented_words(tmp_path, publish_meta, caplog):
     publish_meta(tmp_path, "v1", class_bias=(0.0, 0.0, 9.0))
-    slot = MetaSlot(tmp_path / "meta", 0.65, "1h")
+    slot = MetaSlot(tmp_path / "meta", Policy(), "1h")
     slot.look()
     bus = MemoryBus()
     meta = await Instance(bus, slot=slot).start()

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meta_svc.core import Policy, Regime, conclude, draft
-from meta_svc.decide import Question, decide
+from meta_svc.core import Policy, conclude, draft
+from meta_svc.decide import decide
 from meta_svc.ensemble import DEFAULT_WEIGHTS, base_ensemble, consensus
 from meta_svc.lines import decision_line
+from meta_svc.question import Question, Regime
+from meta_svc.versions import V2
 from quantum_common.domain import AGENTS, Action
 from quantum_common.models import LinearModel
 
@@ -286,7 +288,7 @@ def test_one_row_on_which_the_model_raises_does_not_spoil_its_neighbours():
 def test_contributions_and_bias_sum_to_the_calibrated_logit(chosen):
     probabilities = [0.05, 0.05, 0.05]
     probabilities[chosen.class_index] = 0.9
-    drafted = draft(SPLIT, REGIME, Policy(), 26)
+    drafted = draft(Question(SPLIT, REGIME), Policy(), 26)
     why = conclude(drafted, probabilities, Policy(), LINEAR).explanation
     k = chosen.class_index
     standardised = (np.array(drafted.inputs) - LINEAR.mean) / LINEAR.scale
@@ -301,14 +303,14 @@ def test_contributions_and_bias_sum_to_the_calibrated_logit(chosen):
 def test_the_override_line_reads_as_documented():
     votes = {"xgb": (HOLD, 0.68), "nhits": (HOLD, 0.68)}
     result = decided(votes, FixedModel(0.08, 0.1, 0.82))
-    assert decision_line("BTCUSDT", result) == (
+    assert decision_line("BTCUSDT", result, V2) == (
         "[META-V2] BTCUSDT: OVERRIDE (base=HOLD@0.68 → meta=BUY@0.82) | Reason: meta_override_buy"
     )
 
 
 def test_the_fallback_line_reads_as_documented():
     result = decided(all_say(HOLD, 0.75), FixedModel(0.1, 0.8, 0.1))
-    assert decision_line("ETHUSDT", result) == (
+    assert decision_line("ETHUSDT", result, V2) == (
         "[META-V2] ETHUSDT: FALLBACK (keeping base=HOLD@0.75) | Reason: strong_consensus_hold"
     )
 

@@ -27,6 +27,8 @@ QUESTION = {
     "regime_info": {"volatility": 0.52, "trend_strength": 0.15},
 }
 
+VOTES = QUESTION["base_predictions"]
+
 
 @pytest.fixture
 def bus():
@@ -235,3 +237,23 @@ async def test_the_running_service_serves_a_published_model_and_says_when_it_is_
         await bus.append(KEYS.stream(CONTROL), encode(look))
         await eventually(lambda: status_of("v2"))
         stop.request()
+
+
+async def test_what_if_of_v2p_needs_the_probabilities_and_names_the_vote_without_them(bus, tmp_path):
+    full = {agent: vote and {**vote, "probabilities": [0.2, 0.2, 0.6]} for agent, vote in VOTES.items()}
+    async with client_of(bus, models_dir=tmp_path, version="v2p") as client:
+        answer = await client.post("/api/ai/meta/predict", json=QUESTION)
+        assert (answer.status_code, "base_predictions.xgb.probabilities" in answer.text) == (422, True)
+        beyond = {**full, "lgbm": {**VOTES["lgbm"], "probabilities": [0.2, 0.2, 1.6]}}
+        answer = await client.post("/api/ai/meta/predict", json={**QUESTION, "base_predictions": beyond})
+        assert (answer.status_code, "probabilities" in answer.text) == (422, True)
+        answer = await client.post("/api/ai/meta/predict", json={**QUESTION, "base_predictions": full})
+        assert (answer.status_code, answer.json()["reason"]) == (200, "model_not_loaded")
+        status = (await client.get("/api/ai/meta/status")).json()
+        assert (status["version"], status["meta_threshold"], status["total_predictions"]) == ("v2p", 0.65, 0)
+
+
+async def test_the_status_of_v1_shows_its_own_threshold(bus, tmp_path):
+    async with client_of(bus, models_dir=tmp_path, version="v1") as client:
+        status = (await client.get("/api/ai/meta/status")).json()
+    assert (status["version"], status["meta_threshold"]) == ("v1", 0.60)

@@ -182,7 +182,7 @@ def test_a_decision_is_byte_equal_whatever_the_order_in_which_its_inputs_arrive(
     def payload(entries):
         (due,) = join_of(*entries).due(NOW, quiet=False)
         (outcome,) = decide([question_of(due.bar)], Policy(), None)
-        return msgspec.json.encode(decision_of(due, outcome, None))
+        return msgspec.json.encode(decision_of(due, outcome, None, "v2"))
 
     assert payload([*order, *again]) == payload(ENTRIES)
 
@@ -190,7 +190,7 @@ def test_a_decision_is_byte_equal_whatever_the_order_in_which_its_inputs_arrive(
 def decision(*entries):
     (due,) = join_of(*entries).due(NOW + DEADLINE, quiet=True)
     (outcome,) = decide([question_of(due.bar)], Policy(), None)
-    return decision_of(due, outcome, None)
+    return decision_of(due, outcome, None, "v2")
 
 
 def test_a_decision_lists_every_agent_in_order_with_the_reason_of_those_that_did_not_vote():

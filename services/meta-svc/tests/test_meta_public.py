@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from meta_svc import MetaAgentV2
-from meta_svc.errors import UnknownMetaSetting
+from meta_svc.errors import MissingProbabilities, UnknownMetaSetting, UnknownMetaVersion
 from meta_svc.settings import Settings, check_meta_names
+from meta_svc.versions import V1, V2P, VERSIONS
 
 SPLIT = {
     "xgb": {"action": "BUY", "confidence": 0.60},
@@ -105,6 +106,70 @@ def test_failing_closed_forces_hold():
     assert (result["action"], result["confidence"], result["reason"]) == ("HOLD", 0.0, "model_not_loaded")
 
 
+# --- the other learners
+
+
+def spread(action, confidence):
+    """A vote with its three probabilities."""
+    rest = (1.0 - confidence) / 2
+    probabilities = [confidence if action == each else rest for each in ("SELL", "HOLD", "BUY")]
+    return {"action": action, "confidence": confidence, "probabilities": probabilities}
+
+
+def test_v2p_sees_the_logarithms_of_the_probabilities(tmp_path, publish_meta):
+    publish_meta(tmp_path, "v1", meta=V2P)
+    meta = MetaAgentV2(tmp_path / "meta-v2p", version="v2p")
+    result = meta.predict({agent: spread(**vote) for agent, vote in SPLIT.items()}, REGIME)
+    why = result["explanation"]
+    assert (len(why["inputs"]), len(why["contributions"])) == (38, 38)
+    assert why["inputs"]["nhits_log_hold"] == math.log(0.9)
+    assert meta.get_statistics()["version"] == "v2p"
+
+
+@pytest.mark.parametrize("wrong", [None, "0.1", [0.1, 0.9], ["low", 0.2, 0.3], 0.4])
+def test_v2p_names_the_vote_whose_probabilities_are_missing_or_unreadable(tmp_path, publish_meta, wrong):
+    publish_meta(tmp_path, "v1", meta=V2P)
+    meta = MetaAgentV2(tmp_path / "meta-v2p", version="v2p")
+    votes = {**{agent: spread(**vote) for agent, vote in SPLIT.items()}, "lgbm": {**SPLIT["lgbm"]}}
+    votes["lgbm"] |= {} if wrong is None else {"probabilities": wrong}
+    with pytest.raises(MissingProbabilities, match=r"base_predictions\.lgbm\.probabilities"):
+        meta.predict(votes, REGIME)
+    assert meta.get_statistics()["total_predictions"] == 0
+    assert meta.predict({**votes, "lgbm": None}, REGIME)["explanation"]["inputs"]["lgbm_log_buy"] == 0.0
+
+
+def test_probabilities_out_of_range_are_a_feature_error_of_v2p(tmp_path, publish_meta):
+    publish_meta(tmp_path, "v1", meta=V2P)
+    votes = {"xgb": {**SPLIT["xgb"], "probabilities": [0.1, math.nan, 0.6]}}
+    assert MetaAgentV2(tmp_path / "meta-v2p", version="v2p").predict(votes, REGIME)["reason"] == "feature_error"
+
+
+def test_v1_explains_itself_with_its_inputs_and_no_contributions(tmp_path, publish_meta):
+    publish_meta(tmp_path, "v1", meta=V1, class_bias=(0.0, 9.0, 0.0))
+    meta = MetaAgentV2(tmp_path / "meta-v1", version="v1")
+    result = meta.predict(SPLIT, REGIME)
+    why = result["explanation"]
+    assert (result["use_meta"], result["action"]) == (True, "HOLD")
+    assert list(why["inputs"].values()) == [0.6, 0.6, 0.5, 0.9, 2.0, 2.0, 0.0, 1.0]
+    assert (why["contributions"], why["bias"]) == (None, None)
+    assert meta.get_statistics()["meta_threshold"] == 0.60
+
+
+def test_an_unknown_learner_is_named():
+    with pytest.raises(UnknownMetaVersion, match="v3"):
+        MetaAgentV2(version="v3")
+
+
+@pytest.mark.parametrize(("version", "folder"), [("v2", "meta"), ("v2p", "meta-v2p"), ("v1", "meta-v1")])
+def test_every_learner_has_a_folder_of_its_own_and_only_v2_heeds_its_setting(monkeypatch, tmp_path, version, folder):
+    monkeypatch.setenv("META_VERSION", version)
+    monkeypatch.setenv("QT_MODELS_DIR", str(tmp_path / "models"))
+    assert Settings().model_dir == tmp_path / "models" / folder
+    assert Settings().policy.version is VERSIONS[version]
+    monkeypatch.setenv("META_V2_MODEL_DIR", str(tmp_path / "mine"))
+    assert (Settings().model_dir == tmp_path / "mine") is (version == "v2")
+
+
 # --- settings
 
 
@@ -146,7 +211,7 @@ def test_the_documented_names_are_read_from_the_environment(monkeypatch, tmp_pat
         ("META_OVERRIDE_THRESHOLD", "nan"),
         ("META_CONSENSUS_THRESHOLD", "0"),
         ("META_FAIL_OPEN", "perhaps"),
-        ("META_VERSION", "v1"),
+        ("META_VERSION", "v3"),
         ("META_WEIGHTS", '{"xgb": 1}'),
         ("META_WEIGHTS", '{"xgb": 0, "lgbm": 1, "nhits": 2, "patchtst": 1}'),
         ("META_WEIGHTS", '{"xgb": NaN, "lgbm": 1, "nhits": 2, "patchtst": 1}'),
@@ -165,7 +230,7 @@ def test_f13_a_mistyped_name_stops_start_up():
         check_meta_names(["META_OVERRIDE_TRESHOLD"])
 
 
-@pytest.mark.parametrize(("name", "value"), [("META_VERSION", "v1"), ("META_OVERRIDE_TRESHOLD", "0.7")])
+@pytest.mark.parametrize(("name", "value"), [("META_VERSION", "v3"), ("META_OVERRIDE_TRESHOLD", "0.7")])
 def test_the_process_ends_with_a_message_that_names_the_setting(name, value):
     ended = subprocess.run(
         [sys.executable, "-m", "meta_svc"], env={**os.environ, name: value}, capture_output=True, text=True, timeout=60

@@ -5,6 +5,7 @@ Trees are written node by node because the converters were silently wrong in pla
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -111,6 +112,21 @@ def linear_graph(
     return graph(nodes, tensors, "logits", (len(mean),), calibration)
 
 
+def mlp_graph(layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], calibration: Calibration) -> bytes:
+    """input (n, f) → Gemm per layer (weight (out, in), bias) with ReLU between two → temperature, bias → softmax."""
+    tensors, nodes, values = [], [], INPUT
+    for number, (weight, bias) in enumerate(layers):
+        tensors += [_tensor(f"weight_{number}", weight), _tensor(f"bias_{number}", bias)]
+        if number:
+            nodes.append(helper.make_node("Relu", [values], [f"active_{number}"]))
+            values = f"active_{number}"
+        nodes.append(
+            helper.make_node("Gemm", [values, f"weight_{number}", f"bias_{number}"], [f"layer_{number}"], transB=1)
+        )
+        values = f"layer_{number}"
+    return graph(nodes, tensors, values, (layers[0][0].shape[1],), calibration)
+
+
 def graph(
     nodes: list[onnx.NodeProto],
     tensors: list[onnx.TensorProto],
@@ -141,7 +157,7 @@ def graph(
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _tensor(name: str, values: NDArray[np.float64]) -> onnx.TensorProto:
+def _tensor(name: str, values: NDArray[np.floating]) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(np.asarray(values, np.float32), name)
 
 

@@ -1,151 +1,113 @@
-"""V2, the stacked meta model: multinomial logistic regression on the agents' out-of-fold votes.
+"""How a meta learner is trained on votes: masked agents, purged folds, calibration on rows it had not seen.
 
-Its 26 inputs are built by the meta service's own function, so training and serving cannot differ.
+Its inputs are built by the meta service's own package, so training and serving cannot differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
-from meta_svc.inputs import build_inputs
-from quantum_common.domain import AGENTS
-from quantum_common.domain.signal import CLASS_ORDER
-from quantum_research import TooLittleData
+from meta_svc.versions import V1, V2, V2P, MetaVersion
+from quantum_common.models import LinearModel as LinearForm
 from quantum_research.calibration import Calibration, fit_calibration
-from quantum_research.export import linear_graph
+from quantum_research.meta_linear import fit_linear
+from quantum_research.meta_network import fit_perceptron
 from quantum_research.splits import Rows, Split, walk_forward
-from quantum_research.walk_forward import OutOfFold
+from quantum_research.votes import VoteTable
 
 Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+Labels = NDArray[np.int8]
 
-META = "meta"
-_FOLDS = 4
+FOLDS = 5
 _FIRST_SHARE = 0.2
-_ABSENT_SHARE = 0.25
-_INVERSE_PENALTY = 0.1
+
+
+class FittedMeta(Protocol):
+    """A trained meta learner before its calibration."""
+
+    def logits(self, inputs: Array) -> Array:
+        """(rows, 3) from (rows, inputs)."""
+
+    def export(self, calibration: Calibration) -> bytes:
+        """An ONNX graph from "input" to calibrated "probabilities"."""
+
+    def parameters(self) -> int: ...
+
+    def linear_form(self, calibration: Calibration) -> LinearForm | None:
+        """For exact contributions; None when it is not linear."""
 
 
 @dataclass(frozen=True, slots=True)
-class LinearModel:
-    """logits = coefficients · (x − mean) / scale + intercept; x are the 26 inputs."""
+class Recipe:
+    """How the learner that serves as `version` is fitted."""
 
-    coefficients: Array
-    """(3, 26)."""
-    intercept: Array
-    mean: Array
-    scale: Array
+    version: MetaVersion
+    fit: Callable[[Array, Labels, int], FittedMeta]
+    """Inputs, labels and seed to a model. Raises TooLittleData."""
+    libraries: tuple[str, ...]
 
-    def logits(self, inputs: Array) -> Array:
-        result: Array = (inputs - self.mean) / self.scale @ self.coefficients.T + self.intercept
-        return result
 
-    def contributions(self, inputs: Array, calibration: Calibration) -> Array:
-        """(rows, 3, 26): coefficient × standardised value / temperature.
-
-        With intercept / temperature + class bias they sum to the calibrated logit.
-        """
-        standardised = (inputs - self.mean) / self.scale
-        parts: Array = standardised[:, None, :] * self.coefficients / calibration.temperature
-        return parts
-
-    def export(self, calibration: Calibration) -> bytes:
-        return linear_graph(self.coefficients, self.intercept, self.mean, self.scale, calibration)
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(V2, fit_linear, ("scikit-learn",)),
+    Recipe(V2P, fit_linear, ("scikit-learn",)),
+    Recipe(V1, fit_perceptron, ("torch",)),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class MetaModel:
-    """V2 with its calibration, and what it said on folds that neither of them had seen."""
+    """A meta learner with its calibration, and what it said on folds that neither of them had seen."""
 
-    linear: LinearModel
+    fitted: FittedMeta
     calibration: Calibration
     tested: Rows
-    """Rows of the out-of-fold data."""
+    """Rows of the votes."""
     tested_probabilities: Array
 
-
-def vote_inputs(probabilities: Mapping[str, Array], present: Mask, volatility: Array, trend_strength: Array) -> Array:
-    """(rows, 26) inputs of V2; `present` (rows, 4) says which agents (in the order of AGENTS) vote at all."""
-    actions = {agent: probabilities[agent].argmax(axis=1) for agent in AGENTS}
-    confidences = {agent: probabilities[agent].max(axis=1) for agent in AGENTS}
-    return np.array(
-        [
-            build_inputs(
-                {
-                    agent: (CLASS_ORDER[actions[agent][row]], float(confidences[agent][row])) if votes else None
-                    for agent, votes in zip(AGENTS, present[row], strict=True)
-                },
-                float(volatility[row]),
-                float(trend_strength[row]),
-            )
-            for row in range(len(present))
-        ]
-    )
+    def probabilities(self, inputs: Array) -> Array:
+        return self.calibration.probabilities(self.fitted.logits(inputs))
 
 
-def random_presence(rows: int, seed: int) -> Mask:
-    """Which agents vote in a row whose others are masked: each is absent in a quarter of the rows, never all."""
-    generator = np.random.default_rng(seed)
-    present = generator.random((rows, len(AGENTS))) >= _ABSENT_SHARE
-    present[np.arange(rows), generator.integers(len(AGENTS), size=rows)] = True
-    return present
+def train_meta(table: VoteTable, recipe: Recipe, *, embargo_ms: int, seed: int) -> MetaModel:
+    """Fit on all rows, some of them with agents masked at random; judge on whole ones.
 
-
-def fit_linear(inputs: Array, labels: NDArray[np.int8]) -> LinearModel:
-    """L2-regularised multinomial logistic regression (C 0.1), balanced class weights, standardised inputs."""
-    if len(np.unique(labels)) < 3:
-        raise TooLittleData("the out-of-fold rows of a meta fold miss a class: use a longer range")
-    mean = inputs.mean(axis=0)
-    deviation = inputs.std(axis=0)
-    scale = np.where(deviation > 1e-9, deviation, 1.0)
-    regression = LogisticRegression(C=_INVERSE_PENALTY, class_weight="balanced", tol=1e-8, max_iter=10_000)
-    regression.fit((inputs - mean) / scale, labels)
-    return LinearModel(regression.coef_, regression.intercept_, mean, scale)
-
-
-def train_meta(past: OutOfFold, *, embargo_ms: int, seed: int) -> MetaModel:
-    """Fit V2 on all out-of-fold rows, each once with its votes and once with agents masked at random.
-
-    The calibration comes from folds that its linear models had not seen. A fold is tested with a calibration from the
-    folds before it.
+    The calibration comes from folds that its models had not seen. A fold is tested with a calibration from the folds
+    before it. Raises TooLittleData.
     """
-    data = past.data
-    label, rows = data.label, np.arange(len(data))
-    everyone = np.ones((len(data), len(AGENTS)), bool)
-    regime = (data.volatility, data.trend_strength)
-    votes = vote_inputs(past.probabilities, everyone, *regime)
-    masked = vote_inputs(past.probabilities, random_presence(len(data), seed), *regime)
+    names, label = recipe.version.feature_names, table.label
+    votes, masked = table.inputs(names), table.inputs(names, table.masked(seed))
 
-    def fit(chosen: Rows) -> LinearModel:
-        return fit_linear(np.concatenate([votes[chosen], masked[chosen]]), np.concatenate([label[chosen]] * 2))
+    def fit(chosen: Rows) -> FittedMeta:
+        return recipe.fit(masked[chosen], label[chosen], seed)
 
-    splits = walk_forward(
-        rows, data.ts_ms, data.label_end_ms, folds=_FOLDS, first_share=_FIRST_SHARE, embargo_ms=embargo_ms
-    )
+    splits = meta_folds(table, embargo_ms)
     held_out = [fit(split.past).logits(votes[split.future]) for split in splits]
     tested = np.concatenate([split.future for split in splits[1:]])
-    probabilities = np.concatenate(
-        [_tested_fold(splits, held_out, label, data.label_end_ms, data.ts_ms, k) for k in range(1, len(splits))]
-    )
+    probabilities = np.concatenate([_tested_fold(splits, held_out, table, k) for k in range(1, len(splits))])
     calibration = fit_calibration(np.concatenate(held_out), label[np.concatenate([s.future for s in splits])])
-    return MetaModel(fit(rows), calibration, tested, probabilities)
+    return MetaModel(fit(np.arange(len(table))), calibration, tested, probabilities)
 
 
-def _tested_fold(
-    splits: list[Split],
-    held_out: list[Array],
-    label: NDArray[np.int8],
-    label_end_ms: NDArray[np.int64],
-    ts_ms: NDArray[np.int64],
-    fold: int,
-) -> Array:
+def meta_folds(table: VoteTable, embargo_ms: int) -> list[Split]:
+    """The first fifth of the bar times only trains; the first fold after it calibrates, and the others test."""
+    return walk_forward(
+        np.arange(len(table)),
+        table.ts_ms,
+        table.label_end_ms,
+        folds=FOLDS,
+        first_share=_FIRST_SHARE,
+        embargo_ms=embargo_ms,
+    )
+
+
+def _tested_fold(splits: list[Split], held_out: list[Array], table: VoteTable, fold: int) -> Array:
     """Fold's held-out logits under a calibration from earlier folds' rows whose labels ended before it began."""
     known = np.concatenate([split.future for split in splits[:fold]])
-    purged = label_end_ms[known] <= ts_ms[splits[fold].future].min()
-    calibration = fit_calibration(np.concatenate(held_out[:fold])[purged], label[known[purged]])
+    purged = table.label_end_ms[known] <= table.ts_ms[splits[fold].future].min()
+    calibration = fit_calibration(np.concatenate(held_out[:fold])[purged], table.label[known[purged]])
     return calibration.probabilities(held_out[fold])

@@ -1,4 +1,4 @@
-"""`train`: candles → dataset → out-of-fold predictions → V2 → final models → checked, published artifacts."""
+"""`train`: candles → dataset → out-of-fold predictions → V2, v2p, V1 → final models → checked, published artifacts."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from meta_svc.inputs import FEATURE_NAMES_V2
 from quantum_common.candles import read_candles
 from quantum_common.domain import DEFAULT_LABEL_THRESHOLD, timeframe_ms
 from quantum_common.features import FEATURE_NAMES, SEQUENCE_BARS, feature_hash
-from quantum_common.models import LinearModel as LinearForm
-from quantum_research.artifacts import Candidate, Origin, meta_hash, publish_all, verified
+from quantum_research.artifacts import Candidate, Origin, publish_all, verified
 from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset, build_dataset
 from quantum_research.export import parity_rows
 from quantum_research.forecaster import Effort, Trainer, check_trainers, installed_trainers, model_input
-from quantum_research.meta import META, MetaModel, train_meta, vote_inputs
-from quantum_research.metrics import accuracy_by_regime, evaluate
+from quantum_research.meta_artifacts import meta_candidates
+from quantum_research.metrics import evaluate
 from quantum_research.walk_forward import OutOfFold, fit_calibrated, out_of_fold
 
 QUICK_BARS = 10_000
@@ -118,7 +112,7 @@ class _Stages:
 def train(
     request: TrainRequest, progress: Progress | None = None, trainers: Mapping[str, Trainer] | None = None
 ) -> TrainReport:
-    """Train, check and publish the four agents and V2. `trainers` default to the installed agents.
+    """Train, check and publish the four agents, V2, v2p and V1. `trainers` default to the installed agents.
 
     Nothing is published unless every model passed. The same data and request give the same versions. Raises
     CandleFileError, UnknownTimeframe, TooLittleData, ExportRefused, ModelRefused.
@@ -133,13 +127,13 @@ def train(
     embargo_ms = request.horizon_bars * timeframe_ms(request.timeframe)
     past = out_of_fold(trainers, data, effort, embargo_ms, stages)
     stages("meta")
-    meta = train_meta(past, embargo_ms=embargo_ms, seed=effort.seed)
+    meta = meta_candidates(past, origin, embargo_ms=embargo_ms, seed=effort.seed)
     candidates = []
     for agent, trainer in trainers.items():
         stages(f"final {agent}")
         candidates.append(_agent_candidate(trainer, data, past, effort, embargo_ms, origin))
     stages("publish")
-    candidates.append(_meta_candidate(meta, past, origin))
+    candidates += meta
     promoted = publish_all(request.models_dir, candidates)
     wall_s = stages.finish()
     report = _report(data, origin, candidates, promoted, wall_s, stages.wall_s)
@@ -205,58 +199,6 @@ def _agent_candidate(
         window_bars=SEQUENCE_BARS if spec.input_kind == "window" else 1,
         parameters=model.fitted.parameters(),
     )
-
-
-def _meta_candidate(meta: MetaModel, past: OutOfFold, origin: Origin) -> Candidate:
-    linear, calibration = meta.linear, meta.calibration
-    tested = partial(np.take, indices=meta.tested, axis=0)
-    data = past.data.take(parity_rows(len(past.data)))
-    rows = parity_rows(len(past.data))
-    everyone = np.ones((len(rows), len(past.probabilities)), bool)
-    votes = {agent: probabilities[rows] for agent, probabilities in past.probabilities.items()}
-    inputs = vote_inputs(votes, everyone, data.volatility, data.trend_strength).astype(np.float32)
-    return verified(
-        linear.export(calibration),
-        inputs,
-        calibration.probabilities(linear.logits(inputs.astype(np.float64))),
-        origin=origin,
-        metrics={
-            **evaluate(meta.tested_probabilities, tested(past.prior), tested(past.data.label)),
-            "regimes": accuracy_by_regime(
-                meta.tested_probabilities,
-                tested(past.data.label),
-                tested(past.data.volatility),
-                tested(past.data.trend_strength),
-            ),
-            **_best_agent(past, meta.tested),
-            **_calibration_numbers(calibration),
-        },
-        libraries=("scikit-learn",),
-        agent=META,
-        kind="meta",
-        view="votes",
-        feature_hash=meta_hash(FEATURE_NAMES_V2),
-        feature_names=FEATURE_NAMES_V2,
-        window_bars=1,
-        parameters=linear.coefficients.size + linear.intercept.size,
-        linear=LinearForm(
-            coefficients=linear.coefficients.tolist(),
-            intercept=linear.intercept.tolist(),
-            mean=linear.mean.tolist(),
-            scale=linear.scale.tolist(),
-            temperature=calibration.temperature,
-            class_bias=list(calibration.class_bias),
-        ),
-    )
-
-
-def _best_agent(past: OutOfFold, tested: NDArray[np.intp]) -> dict[str, float]:
-    """The agents' log-loss on the very rows that the meta model is judged on."""
-    losses = {
-        f"log_loss_{agent}": evaluate(p[tested], past.prior[tested], past.data.label[tested])["log_loss"]
-        for agent, p in past.probabilities.items()
-    }
-    return {**losses, "log_loss_best_agent": min(losses.values())}
 
 
 def _calibration_numbers(calibration: Calibration) -> dict[str, Any]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Protocol
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, HTTPException, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from meta_svc.core import Outcome, Regime
-from meta_svc.decide import Question
+from meta_svc.core import Outcome
+from meta_svc.errors import MissingProbabilities
+from meta_svc.question import Question, Regime
 from meta_svc.result import as_dict
 from quantum_common.domain import Action
 
+Share = Annotated[float, Field(ge=0, le=1)]
 AgentName = Literal["xgb", "lgbm", "nhits", "patchtst"]
 
 
@@ -21,12 +23,14 @@ def _upper(value: Any) -> Any:
 
 
 class VoteIn(BaseModel):
-    """A vote to try. `action` in any case; `confidence` is its probability."""
+    """A vote to try. `action` in any case; `confidence` is its probability; v2p needs all three probabilities."""
 
     model_config = ConfigDict(extra="forbid")
 
     action: Annotated[Action, BeforeValidator(_upper)]
-    confidence: float = Field(ge=0, le=1)
+    confidence: Share
+    probabilities: tuple[Share, Share, Share] | None = None
+    """P(SELL), P(HOLD), P(BUY)."""
 
 
 class RegimeIn(BaseModel):
@@ -50,7 +54,12 @@ class WhatIf(BaseModel):
             str(agent): None if vote is None else (vote.action, vote.confidence)
             for agent, vote in self.base_predictions.items()
         }
-        return Question(votes, Regime(self.regime_info.volatility, self.regime_info.trend_strength))
+        probabilities = {
+            str(agent): vote.probabilities
+            for agent, vote in self.base_predictions.items()
+            if vote is not None and vote.probabilities is not None
+        }
+        return Question(votes, Regime(self.regime_info.volatility, self.regime_info.trend_strength), probabilities)
 
 
 class Backend(Protocol):
@@ -80,7 +89,11 @@ def router(backend: Backend, reset_guard: Callable[..., Any] | None) -> APIRoute
     async def predict(body: WhatIf) -> dict[str, Any]:
         """What would be decided: the same code as for a bar, but nothing is published or counted."""
         question = body.question()
-        return {"symbol": body.symbol, **as_dict(backend.what_if(question), question.votes)}
+        try:
+            outcome = backend.what_if(question)
+        except MissingProbabilities as error:
+            raise HTTPException(422, str(error)) from error
+        return {"symbol": body.symbol, **as_dict(outcome, question.votes)}
 
     @routes.get("/decisions")
     async def decisions(

@@ -168,7 +168,7 @@ class MetaApp:
         settings, bar = self._settings, due.bar
         symbol, bar_ts_ms = bar.key
         event = envelope(
-            decision_of(due, outcome, model),
+            decision_of(due, outcome, model, settings.version),
             producer=settings.producer,
             produced_at_ms=wall_ms(),
             symbol=symbol,
@@ -188,7 +188,7 @@ class MetaApp:
         if status is not Status.OK:
             log.warning("%s %d: decision dropped, commit answered %s", *bar.key, status)
             return
-        log.info(decision_line(bar.key.symbol, outcome))
+        log.info(decision_line(bar.key.symbol, outcome, self._policy.version))
         self._count(each)
         if (warning := self._watch.add(outcome.use_meta)) is not None:
             log.warning(warning)
@@ -207,7 +207,7 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
     """Wire the service; nothing is connected or loaded yet."""
     check_meta_names()
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
-    slot = MetaSlot(settings.model_dir, settings.override_threshold, settings.timeframe)
+    slot = MetaSlot(settings.model_dir, settings.policy, settings.timeframe)
     watch = OverrideWatch()
     apps = [MetaApp(settings, bus, slot, watch, partition) for partition in range(settings.partitions)]
 

@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 
 from meta_svc.core import Outcome
-from meta_svc.decide import Question, decide
+from meta_svc.decide import decide
+from meta_svc.question import Question
 from meta_svc.serving import MetaSlot
 from meta_svc.settings import Settings
 from meta_svc.statistics import statistics
+from meta_svc.versions import require_probabilities
 from quantum_common.bus import Bus, Entry, Unit
 from quantum_common.contracts import DECISIONS, BadEvent, DecisionMade, Envelope, Keys, decode
 
@@ -34,7 +36,7 @@ class Board:
         shown = statistics(
             counts,
             model_ready=model is not None,
-            meta_threshold=self._settings.override_threshold,
+            meta_threshold=self._settings.policy.override_threshold,
             consensus_threshold=self._settings.consensus_threshold,
             version=self._settings.version,
         )
@@ -53,8 +55,10 @@ class Board:
         return await self.status()
 
     def what_if(self, question: Question) -> Outcome:
-        """The outcome of a question nobody decided on a bar; counts nothing."""
-        return decide([question], self._settings.policy, self._slot.model)[0]
+        """The outcome of a question nobody decided on a bar; counts nothing. Raises MissingProbabilities."""
+        policy = self._settings.policy
+        require_probabilities(question, policy.version)
+        return decide([question], policy, self._slot.model)[0]
 
     async def decisions(self, symbol: str | None, limit: int) -> list[dict[str, Any]]:
         """Published decisions, newest bar first; symbols of one bar in alphabetical order."""

@@ -1,4 +1,4 @@
-"""The decision order of V2: which rule decides a bar, and with what action, confidence and reason.
+"""The decision order: which rule decides a bar, and with what action, confidence and reason.
 
 Two pure steps with the model between them, so that the shell can ask it once for all symbols of a bar:
 `draft` applies the rules that need no model output, `conclude` the ones that do.
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from meta_svc.ensemble import DEFAULT_WEIGHTS, Consensus, Scored, Votes, base_ensemble, best_class, consensus
+from meta_svc.ensemble import DEFAULT_WEIGHTS, Consensus, Scored, base_ensemble, best_class, consensus
 from meta_svc.errors import FeatureError
 from meta_svc.explain import explain
-from meta_svc.inputs import build_inputs
+from meta_svc.question import Question, Regime
+from meta_svc.versions import V2, MetaVersion
 from quantum_common.contracts import Explanation
 from quantum_common.domain import Action
 from quantum_common.models import LinearModel
@@ -39,14 +40,15 @@ class Policy:
     consensus_threshold: float = 0.75
     regime_features: bool = True
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    version: MetaVersion = V2
 
+    @property
+    def override_threshold(self) -> float:
+        """The meta confidence from which (V1: above which) the model overrides."""
+        return self.meta_threshold if self.version.threshold is None else self.version.threshold
 
-@dataclass(frozen=True, slots=True)
-class Regime:
-    """Volatility in [0, 1] and trend strength in [-1, 1]; None = not known."""
-
-    volatility: float | None = None
-    trend_strength: float | None = None
+    def overrides(self, confidence: float) -> bool:
+        return self.version.reaches(confidence, self.override_threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +80,16 @@ class Outcome:
     explanation: Explanation | None
 
 
-def draft(votes: Votes, regime: Regime, policy: Policy, model_width: int | None) -> Draft:
+def draft(question: Question, policy: Policy, model_width: int | None) -> Draft:
     """Rows 0 to 4. `model_width` is the number of inputs of the model that serves, None when there is none."""
-    base = base_ensemble(votes, policy.weights)
-    agreed = consensus(votes, policy.weights)
+    base = base_ensemble(question.votes, policy.weights)
+    agreed = consensus(question.votes, policy.weights)
     reason = _rule_before_inputs(agreed, policy, model_width)
     if reason in (NO_PREDICTIONS, META_DISABLED, MODEL_NOT_LOADED):
         return Draft(base, agreed, reason, None)
-    seen = regime if policy.regime_features else Regime()
+    seen = question if policy.regime_features else question._replace(regime=Regime())
     try:
-        inputs = tuple(build_inputs(votes, seen.volatility, seen.trend_strength))
+        inputs = tuple(policy.version.build(seen))
     except FeatureError:
         return Draft(base, agreed, reason or FEATURE_ERROR, None)
     if len(inputs) != model_width:
@@ -100,7 +102,7 @@ def conclude(
 ) -> Outcome:
     """Rows 5 to 7, or the rule that had matched. `probabilities` is None when the model raised or was not asked."""
     meta = _meta_vote(probabilities)
-    override = drafted.reason is None and meta is not None and meta.confidence >= policy.meta_threshold
+    override = drafted.reason is None and meta is not None and policy.overrides(meta.confidence)
     if override and meta is not None:
         decided, reason = meta, f"meta_override_{meta.action.lower()}"
     else:
@@ -115,7 +117,7 @@ def conclude(
         meta_confidence=meta.confidence if meta else None,
         base=drafted.base,
         consensus_strength=drafted.consensus.strength,
-        explanation=_explanation(drafted, meta, linear),
+        explanation=_explanation(drafted, meta, policy.version, linear),
     )
 
 
@@ -126,7 +128,7 @@ def _rule_before_inputs(agreed: Consensus, policy: Policy, model_width: int | No
         return META_DISABLED
     if model_width is None:
         return MODEL_NOT_LOADED
-    if agreed.action is not None and agreed.strength >= policy.consensus_threshold:
+    if policy.version.consensus_rule and agreed.action is not None and agreed.strength >= policy.consensus_threshold:
         return f"strong_consensus_{agreed.action.lower()}"
     return None
 
@@ -154,7 +156,9 @@ def _deferred(drafted: Draft, reason: str, policy: Policy) -> Scored:
     return drafted.base
 
 
-def _explanation(drafted: Draft, meta: Scored | None, linear: LinearModel | None) -> Explanation | None:
-    if drafted.inputs is None or meta is None or linear is None:
+def _explanation(
+    drafted: Draft, meta: Scored | None, version: MetaVersion, linear: LinearModel | None
+) -> Explanation | None:
+    if drafted.inputs is None or meta is None:
         return None
-    return explain(drafted.inputs, meta.action, linear)
+    return explain(version.feature_names, drafted.inputs, meta.action, linear)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from meta_svc.core import Outcome, Policy, Regime, conclude, draft
-from meta_svc.ensemble import Votes
+from meta_svc.core import Outcome, Policy, conclude, draft
+from meta_svc.question import Question
 from quantum_common.models import LinearModel
 
 log = logging.getLogger(__name__)
@@ -31,20 +31,13 @@ class MetaModel(Protocol):
     @property
     def width(self) -> int: ...
     @property
-    def linear(self) -> LinearModel: ...
+    def linear(self) -> LinearModel | None: ...
     def predict(self, rows: Rows) -> Probabilities: ...
-
-
-class Question(NamedTuple):
-    """One bar to decide."""
-
-    votes: Votes
-    regime: Regime
 
 
 def decide(questions: Sequence[Question], policy: Policy, model: MetaModel | None) -> list[Outcome]:
     """One outcome per question, in order. An outcome does not depend on the other questions of the batch."""
-    drafts = [draft(q.votes, q.regime, policy, model.width if model else None) for q in questions]
+    drafts = [draft(question, policy, model.width if model else None) for question in questions]
     asked = [number for number, drafted in enumerate(drafts) if drafted.inputs is not None]
     rows = np.array([drafts[number].inputs for number in asked], dtype=np.float32)
     answers = dict(zip(asked, _predict(model, rows), strict=True)) if model and asked else {}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from meta_svc.core import Outcome, Regime
-from meta_svc.decide import MetaModel, Question
+from meta_svc.core import Outcome
+from meta_svc.decide import MetaModel
 from meta_svc.ensemble import BaseVote
 from meta_svc.inputs import NEUTRAL_TREND_STRENGTH, NEUTRAL_VOLATILITY
 from meta_svc.join import Due, HeldBar
+from meta_svc.question import ClassProbabilities, Question, Regime
 from quantum_common.contracts import DecisionMade, Envelope, PredictionAbstained, PredictionMade, Vote
 from quantum_common.domain import AGENTS
 
@@ -21,12 +22,15 @@ INVALID_OUTPUT = "invalid_output"
 def question_of(bar: HeldBar) -> Question:
     """What the core is asked about a bar: votes, and the regime unless the features event never came."""
     votes: dict[str, BaseVote | None] = {}
+    probabilities: dict[str, ClassProbabilities] = {}
     for vote in votes_of(bar):
         votes[vote.agent] = None if vote.action is None else (vote.action, vote.confidence)
+        if vote.probabilities is not None:
+            probabilities[vote.agent] = vote.probabilities
     if bar.features is None:
-        return Question(votes, Regime())
+        return Question(votes, Regime(), probabilities)
     features = bar.features.event.payload
-    return Question(votes, Regime(features.volatility, features.trend_strength))
+    return Question(votes, Regime(features.volatility, features.trend_strength), probabilities)
 
 
 def votes_of(bar: HeldBar) -> tuple[Vote, ...]:
@@ -34,8 +38,11 @@ def votes_of(bar: HeldBar) -> tuple[Vote, ...]:
     return tuple(_vote(agent, _payload(bar, agent)) for agent in AGENTS)
 
 
-def decision_of(due: Due, outcome: Outcome, model: MetaModel | None) -> DecisionMade:
-    """The event's payload. Nothing in it depends on when or in what order its inputs arrived."""
+def decision_of(due: Due, outcome: Outcome, model: MetaModel | None, meta_version: str) -> DecisionMade:
+    """The event's payload; nothing in it depends on when or in what order its inputs arrived.
+
+    `meta_version` is v1, v2 or v2p.
+    """
     question = question_of(due.bar)
     volatility, trend_strength = question.regime.volatility, question.regime.trend_strength
     return DecisionMade(
@@ -52,7 +59,7 @@ def decision_of(due: Due, outcome: Outcome, model: MetaModel | None) -> Decision
         explanation=outcome.explanation,
         trigger=due.trigger,
         input_event_ids=_input_event_ids(due.bar),
-        meta_version="v2",
+        meta_version=meta_version,
         meta_model_version=model.version if model else None,
         volatility=NEUTRAL_VOLATILITY if volatility is None else volatility,
         trend_strength=NEUTRAL_TREND_STRENGTH if trend_strength is None else trend_strength,

@@ -1,20 +1,24 @@
-"""Why the meta model said so: exact contributions of a linear model."""
+"""Why the meta model said so: its inputs, and the exact contributions of a linear model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meta_svc.inputs import FEATURE_NAMES_V2
 from quantum_common.contracts import Explanation
 from quantum_common.domain import Action
 from quantum_common.models import LinearModel
 
 
-def explain(inputs: Sequence[float], chosen: Action, linear: LinearModel) -> Explanation:
+def explain(
+    feature_names: tuple[str, ...], inputs: Sequence[float], chosen: Action, linear: LinearModel | None
+) -> Explanation:
     """What each input added to the calibrated logit of the chosen class; the rest of that logit is the bias.
 
     logit_k = (coefficients_k · (x − mean) / scale + intercept_k) / temperature + class_bias_k, k in CLASS_ORDER.
+    Without a linear form (V1) nothing of the kind is exact, so there are no contributions.
     """
+    if linear is None:
+        return Explanation(feature_names, tuple(inputs), (), 0.0)
     row = chosen.class_index
     contributions = tuple(
         coefficient * ((value - mean) / scale) / linear.temperature
@@ -23,4 +27,4 @@ def explain(inputs: Sequence[float], chosen: Action, linear: LinearModel) -> Exp
         )
     )
     bias = linear.intercept[row] / linear.temperature + linear.class_bias[row]
-    return Explanation(FEATURE_NAMES_V2, tuple(inputs), contributions, bias)
+    return Explanation(feature_names, tuple(inputs), contributions, bias)

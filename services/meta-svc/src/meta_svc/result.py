@@ -36,6 +36,7 @@ def _explanation(outcome: Outcome, votes: Votes) -> dict[str, Any]:
     }
     if (why := outcome.explanation) is not None:
         shown["inputs"] = dict(zip(why.feature_names, why.inputs, strict=True))
-        shown["contributions"] = dict(zip(why.feature_names, why.contributions, strict=True))
-        shown["bias"] = why.bias
+        if why.contributions:
+            shown["contributions"] = dict(zip(why.feature_names, why.contributions, strict=True))
+            shown["bias"] = why.bias
     return shown

@@ -9,25 +9,25 @@ from pathlib import Path
 import numpy as np
 
 from meta_svc import metrics
+from meta_svc.core import Policy
 from meta_svc.decide import Probabilities, Rows
-from meta_svc.inputs import FEATURE_NAMES_V2
 from meta_svc.lines import loaded_line, refused_line
+from meta_svc.versions import V2, MetaVersion
 from quantum_common.models import LinearModel, ModelRefused
 from quantum_common.models.serving import LoadedModel, load
 from quantum_common.models.slot import ModelSlot
 
 log = logging.getLogger(__name__)
 
-VERSION = "v2"
 LINEAR_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A verified V2 artifact whose linear form gives the probabilities of its graph."""
+    """A verified artifact; a linear one carries the form that gives the probabilities of its graph."""
 
     loaded: LoadedModel
-    linear: LinearModel
+    linear: LinearModel | None
 
     @property
     def version(self) -> str:
@@ -45,17 +45,21 @@ class ServedModel:
         return self.loaded.predict(rows)
 
 
-def load_v2(model_dir: Path, timeframe: str | None = None, version: str | None = None) -> ServedModel:
-    """A version (default: the current one) of a model folder. Raises ModelRefused."""
+def load_meta(
+    model_dir: Path, meta: MetaVersion = V2, timeframe: str | None = None, version: str | None = None
+) -> ServedModel:
+    """A version (default: the current one) of a learner's model folder. Raises ModelRefused."""
     loaded = load(
         model_dir.parent,
         model_dir.name,
         expected_feature_hash=None,
-        expected_names=FEATURE_NAMES_V2,
+        expected_names=meta.feature_names,
         expected_kind="meta",
         expected_timeframe=timeframe,
         version=version,
     )
+    if not meta.linear:
+        return ServedModel(loaded, None)
     linear = loaded.manifest.linear
     if linear is None:
         raise ModelRefused("linear_missing", "the manifest has no linear form, so no decision could be explained")
@@ -82,20 +86,20 @@ def _check_linear(loaded: LoadedModel, linear: LinearModel) -> None:
 class MetaSlot(ModelSlot[ServedModel]):
     """`model_dir` holds the `current` pointer and the versions; None = no model at all. `timeframe` None = any."""
 
-    def __init__(self, model_dir: Path | None, meta_threshold: float, timeframe: str | None = None) -> None:
+    def __init__(self, model_dir: Path | None, policy: Policy, timeframe: str | None = None) -> None:
         super().__init__(model_dir and model_dir.parent, model_dir.name if model_dir else "")
-        self._meta_threshold, self._timeframe = meta_threshold, timeframe
+        self._policy, self._timeframe = policy, timeframe
 
     def load(self, version: str) -> ServedModel:
         assert self._models_dir is not None
-        return load_v2(self._models_dir / self._agent, self._timeframe, version)
+        return load_meta(self._models_dir / self._agent, self._policy.version, self._timeframe, version)
 
     def served(self, model: ServedModel) -> None:
-        log.info(loaded_line(self._meta_threshold, VERSION))
+        log.info(loaded_line(self._policy.override_threshold, self._policy.version))
         metrics.MODEL_READY.set(1)
         metrics.MODEL_INFO.clear()
         metrics.MODEL_INFO.labels(model.version, model.quality).set(1)
 
     def refused(self, error: ModelRefused) -> None:
-        log.error(refused_line(f"{error.detail} [{error.reason}]"))
+        log.error(refused_line(f"{error.detail} [{error.reason}]", self._policy.version))
         metrics.MODELS_REFUSED.labels(error.reason).inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from meta_svc.core import Policy
 from meta_svc.ensemble import DEFAULT_WEIGHTS
 from meta_svc.errors import UnknownMetaSetting
+from meta_svc.versions import V2, meta_version
 from quantum_common.domain import AGENTS
 from quantum_common.service import FleetSettings
 
@@ -28,7 +29,7 @@ class Settings(FleetSettings):
     enabled: bool = Field(True, validation_alias="META_AGENT_ENABLED")
     """false: every decision is the base ensemble's."""
     override_threshold: float = Field(0.65, ge=0, le=1, validation_alias="META_OVERRIDE_THRESHOLD")
-    """Meta confidence from which it overrides."""
+    """Meta confidence from which v2 and v2p override; v1 does above 0.60."""
     consensus_threshold: float = Field(0.75, gt=0, le=1, validation_alias="META_CONSENSUS_THRESHOLD")
     """Share of the four agents whose agreement stands."""
     fail_open: bool = Field(True, validation_alias="META_FAIL_OPEN")
@@ -36,24 +37,15 @@ class Settings(FleetSettings):
     regime_features: bool = Field(True, validation_alias="META_REGIME_FEATURES")
     """false: volatility and trend are neutral."""
     v2_model_dir: Path | None = Field(None, validation_alias="META_V2_MODEL_DIR")
-    """Folder with the `current` pointer and the versions; default `<QT_MODELS_DIR>/meta`."""
-    version: str = Field("v2", validation_alias="META_VERSION")
-    """v2; v1 has no model yet and is refused."""
+    """Folder of v2 with the `current` pointer and the versions; default `<QT_MODELS_DIR>/meta`."""
+    version: Literal["v1", "v2", "v2p"] = Field("v2", validation_alias="META_VERSION")
+    """v2, v2p (v2 with the agents' log-probabilities; folder `meta-v2p`) or v1 (a small network; `meta-v1`)."""
     weights: dict[str, float] = Field(dict(DEFAULT_WEIGHTS), validation_alias="META_WEIGHTS")
     """JSON object with one positive weight per agent."""
     join_deadline_ms: int = Field(2000, ge=1, validation_alias="META_JOIN_DEADLINE_MS")
     """After the production of FeaturesComputed; without effect in a replay."""
     reset_stats_needs_token: bool = False
     """true: POST reset_stats needs the bearer token too."""
-
-    @field_validator("version")
-    @classmethod
-    def _served(cls, value: str) -> str:
-        if value != "v2":
-            raise ValueError(
-                f"META_VERSION={value}: only v2 can be served, because no V1 model is trained; set it to v2"
-            )
-        return value
 
     @field_validator("weights")
     @classmethod
@@ -67,7 +59,9 @@ class Settings(FleetSettings):
 
     @property
     def model_dir(self) -> Path:
-        return self.v2_model_dir or self.models_dir / "meta"
+        served = meta_version(self.version)
+        own = self.v2_model_dir if served is V2 else None
+        return own or self.models_dir / served.folder
 
     @property
     def policy(self) -> Policy:
@@ -78,6 +72,7 @@ class Settings(FleetSettings):
             consensus_threshold=self.consensus_threshold,
             regime_features=self.regime_features,
             weights=self.weights,
+            version=meta_version(self.version),
         )
 
 

@@ -26,9 +26,12 @@ class Explanation(msgspec.Struct, frozen=True):
     feature_names: tuple[str, ...]
     inputs: tuple[float, ...]
     contributions: tuple[float, ...]
-    """coefficient × standardised value / temperature, per input, for the meta model's own best class."""
+    """coefficient × standardised value / temperature, per input, for the meta model's own best class.
+
+    Empty when the model is not linear (V1): then there is nothing exact to say. Not null, which older readers refuse.
+    """
     bias: float
-    """With the contributions it sums to the calibrated logit."""
+    """With the contributions it sums to the calibrated logit; 0 where there are none."""
 
 
 class DecisionMade(msgspec.Struct, frozen=True):
@@ -50,7 +53,7 @@ class DecisionMade(msgspec.Struct, frozen=True):
     trigger: Trigger
     input_event_ids: tuple[str, ...]
     meta_version: str
-    """v1 or v2."""
+    """v1, v2 or v2p."""
     meta_model_version: str | None
     volatility: float
     trend_strength: float

@@ -74,7 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     golden: Golden
     linear: LinearModel | None = None
-    """Meta V2 only."""
+    """Of the meta models v2 and v2p; None for every other."""
 
 
 _encoder = msgspec.json.Encoder(order="deterministic")
