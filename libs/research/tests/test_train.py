@@ -137,22 +137,22 @@ def test_f31_an_unproven_model_does_not_replace_a_proven_one_of_the_same_label(r
     def candidate(version: str, **changes: object) -> Candidate:
         return Candidate(msgspec.structs.replace(manifest, version=version, **changes), onnx_bytes, 0.0)
 
-    assert publish_all(tmp_path, [candidate("1", quality="unproven")]) == {"xgb": True}  # better than none
-    assert publish_all(tmp_path, [candidate("2", quality="proven")]) == {"xgb": True}
-    assert publish_all(tmp_path, [candidate("3", quality="unproven")]) == {"xgb": False}
+    assert publish_all(tmp_path, [candidate("1", quality="unproven")], at_ms=1) == {"xgb": True}  # better than none
+    assert publish_all(tmp_path, [candidate("2", quality="proven")], at_ms=1) == {"xgb": True}
+    assert publish_all(tmp_path, [candidate("3", quality="unproven")], at_ms=1) == {"xgb": False}
     assert current_version(tmp_path, "xgb") == "2"
-    assert publish_all(tmp_path, [candidate("4", quality="unproven", label_threshold=0.004)]) == {"xgb": True}
+    assert publish_all(tmp_path, [candidate("4", quality="unproven", label_threshold=0.004)], at_ms=1) == {"xgb": True}
 
 
 def test_f31_one_refused_model_leaves_all_old_ones_serving(run: Run, tmp_path: Path) -> None:
     xgb, xgb_bytes = read_artifact(run.request.models_dir, "xgb")
     lgbm, lgbm_bytes = read_artifact(run.request.models_dir, "lgbm")
     for manifest, onnx_bytes in ((xgb, xgb_bytes), (lgbm, lgbm_bytes)):
-        publish_all(tmp_path, [Candidate(msgspec.structs.replace(manifest, version="old"), onnx_bytes, 0.0)])
+        publish_all(tmp_path, [Candidate(msgspec.structs.replace(manifest, version="old"), onnx_bytes, 0.0)], at_ms=1)
     good = Candidate(msgspec.structs.replace(xgb, version="new"), xgb_bytes, 0.0)
     swapped = Candidate(msgspec.structs.replace(lgbm, version="new"), xgb_bytes, 0.0)
     with pytest.raises(ModelRefused, match="golden"):
-        publish_all(tmp_path, [good, swapped])
+        publish_all(tmp_path, [good, swapped], at_ms=1)
     assert (current_version(tmp_path, "xgb"), current_version(tmp_path, "lgbm")) == ("old", "old")
 
 
