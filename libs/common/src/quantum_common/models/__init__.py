@@ -3,7 +3,7 @@
 `models.serving` (extra `serve`) is the only module that needs ONNX Runtime.
 """
 
-from quantum_common.models.manifest import Golden, LinearModel, Manifest, ModelRefused
+from quantum_common.models.manifest import Golden, LinearModel, Manifest, ModelRefused, age_s
 from quantum_common.models.releases import (
     Release,
     clear_shadow,
@@ -28,6 +28,7 @@ __all__ = [
     "Manifest",
     "ModelRefused",
     "Release",
+    "age_s",
     "clear_shadow",
     "current_version",
     "history",
