@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from quantum_common.agent.app import Agent
+from quantum_common.agent.app import Agent, build
 from quantum_common.agent.collapse import WATCHED_OUTPUTS
 from quantum_common.agent.core import RAW_HASH, vote
 from quantum_common.agent.slot import AgentSlot, ShadowSlot
@@ -32,7 +33,7 @@ from quantum_common.contracts import (
 from quantum_common.domain import Action
 from quantum_common.features import SEQUENCE_BARS, pack_vector
 from quantum_common.models.serving import Graph, LoadedModel
-from quantum_common.service import FleetSettings, Stop
+from quantum_common.service import FleetSettings, Stop, build_app
 from quantum_common.testing import eventually
 
 ROW = ModelSpec("xgb", "row", "relative")
@@ -401,3 +402,27 @@ async def test_f08_outputs_of_a_shadow_are_not_taken_for_the_champions(bus: Bus,
     promoted = agent_with(bus, settings, model_saying("v2", constant))
     await play(bus, promoted, settings, range(110, 112))
     assert all(isinstance(payload, PredictionMade) for payload in (await said(bus, settings))[-4:])
+
+
+async def test_f08_weight_age_and_shadow_of_an_agent_can_be_seen_from_outside(settings: FleetSettings) -> None:
+    live = Settings(models_dir=settings.models_dir, clock="live")
+    slot = AgentSlot(live, ROW)
+    service = build(live, ROW, MemoryBus(), slot)
+
+    async def shown() -> tuple[Any, dict[str, str], Any]:
+        transport = httpx.ASGITransport(app=build_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+            lines = (await client.get("/metrics")).text.splitlines()
+            info, ready = (await client.get("/info")).json(), await client.get("/health/ready")
+        return info, dict(line.rsplit(" ", 1) for line in lines if line[0] != "#"), ready.json()
+
+    info, metrics, ready = await shown()
+    assert (info["model"], info["shadow"], info["effective_weight"]) == (None, None, 0.0)
+    assert metrics['quantum_agent_effective_weight{agent="xgb"}'] == "0.0"
+    assert metrics['quantum_agent_model_age_seconds{agent="xgb"}'] == "NaN"
+    assert ready["ready"] is False
+    slot.model = model_saying("v1", varied)
+    info, metrics, ready = await shown()
+    assert (info["model"]["version"], info["effective_weight"], ready["ready"]) == ("v1", 1.0, True)
+    assert metrics['quantum_agent_effective_weight{agent="xgb"}'] == "1.0"
+    assert 1.7e9 < float(metrics['quantum_agent_model_age_seconds{agent="xgb"}']) < 4e9
