@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_common.domain.signal import CLASS_ORDER
-from quantum_common.features import feature_hash
 from quantum_common.models import (
     Golden,
     Manifest,
@@ -27,7 +26,7 @@ from quantum_common.models import (
     withdrawn,
 )
 from quantum_common.models.manifest import GOLDEN_ROWS, Kind
-from quantum_common.models.serving import load
+from quantum_common.models.serving import verify
 from quantum_research.export import verify_export
 from quantum_research.labels import HOLD
 
@@ -146,13 +145,7 @@ def publish_all(models_dir: Path, candidates: list[Candidate], *, at_ms: int) ->
         manifest = candidate.manifest
         if manifest.version not in versions(models_dir, manifest.agent):
             publish(models_dir, manifest, candidate.onnx_bytes)
-        load(
-            models_dir,
-            manifest.agent,
-            version=manifest.version,
-            expected_names=manifest.feature_names,
-            expected_feature_hash=None if manifest.kind == "meta" else feature_hash,
-        )
+        verify(models_dir, manifest.agent, manifest.version)
     promoted = {}
     for manifest in (candidate.manifest for candidate in candidates):
         promoted[manifest.agent] = _may_replace(models_dir, manifest)

@@ -74,12 +74,9 @@ def rollback(models_dir: Path, agent: str, *, reason: str, at_ms: int) -> str:
     (`nothing_to_roll_back_to`, `version_missing`).
     """
     with _alone(models_dir, agent):
-        served = history(models_dir, agent)
-        refused = withdrawn(models_dir, agent) | {*served[-1:]}
-        target = next((version for version in reversed(served) if version not in refused), None)
+        target, present = previous_version(models_dir, agent), current_version(models_dir, agent)
         if target is None:
-            raise ModelRefused("nothing_to_roll_back_to", f"{agent}: no version served before {served[-1:] or 'any'}")
-        present = served[-1]
+            raise ModelRefused("nothing_to_roll_back_to", f"{agent}: no version served before {present}")
         check_published(models_dir, agent, target)
         _release(
             models_dir, agent, Release(version=target, previous=present, action="rollback", reason=reason, at_ms=at_ms)
@@ -127,6 +124,13 @@ def history(models_dir: Path, agent: str) -> list[str]:
             served.append(release.version)
     current = current_version(models_dir, agent)
     return served if current in (None, *served[-1:]) else [*served, str(current)]
+
+
+def previous_version(models_dir: Path, agent: str) -> str | None:
+    """The version that a rollback returns to; None when there is none."""
+    served = history(models_dir, agent)
+    refused = withdrawn(models_dir, agent) | {*served[-1:]}
+    return next((version for version in reversed(served) if version not in refused), None)
 
 
 def _release(models_dir: Path, agent: str, release: Release) -> None:
