@@ -45,6 +45,8 @@ from quantum_common.models.slot import ModelSlot
 from quantum_common.service import Control, FleetSettings, MarketClock, Service, Stop
 from quantum_common.service.clock import wall_ms
 
+LOOK_FOR_MODELS_S = 3.0
+"""Without a Look; also under load, when no batch is ever empty."""
 RECALLED_ENTRIES = 2 * WATCHED_OUTPUTS * len(AGENTS)
 """Per partition: the watched outputs of one agent among those of all, each with a shadow."""
 
@@ -68,7 +70,6 @@ class Agent:
     async def handle(self, batch: Sequence[Received]) -> None:
         """One commit per partition: every event acknowledged together with its prediction."""
         if not batch:
-            await self.look_for_model()
             return
         events = [received.event for received in batch]
         predictions = await self.predicting.predict(events, await self._windows(events))
@@ -166,6 +167,12 @@ def build(
         if look.subject == "models":
             await agent.look_for_model(again=True)
 
+    async def watch_models(stop: Stop, beat: Any) -> None:
+        while not stop.requested:
+            beat()
+            await agent.look_for_model()
+            await stop.wait(LOOK_FOR_MODELS_S)
+
     def not_ready() -> list[str]:
         if slot.model is None:
             return [f"model_not_loaded: {slot.problem}"]
@@ -174,7 +181,7 @@ def build(
     control = Control(bus, clock, on_look)
     return Service(
         settings=settings,
-        loops={"consume": consume, "control": control.run},
+        loops={"consume": consume, "control": control.run, "models": watch_models},
         bus=bus,
         consumers=[consumer],
         not_ready=not_ready,
