@@ -140,6 +140,7 @@ async def releases(line: Line) -> None:
     await line.bars(3)
     await line.quantum("release", "promote", "xgb", "v2")
     await line.serves("v2")
+    await soon(lambda: line.xgb.info()["shadow"] is None)
     await line.bars(3)
     await line.quantum("refused", "promote", "xgb", "constant", "--force")
     await line.bars(2)

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from quantum_common.agent.app import Agent, build
-from quantum_common.agent.collapse import WATCHED_OUTPUTS
+from quantum_common.agent.collapse import SMALLEST_RANGE, WATCHED_OUTPUTS, CollapseWatch, recalled
 from quantum_common.agent.core import RAW_HASH, vote
 from quantum_common.agent.slot import AgentSlot, ShadowSlot
 from quantum_common.agent.spec import ModelSpec
@@ -292,11 +292,18 @@ def agent_with(bus: Bus, settings: FleetSettings, champion: Any, shadow: Any = N
     return Agent(settings, ROW, bus, *slots)
 
 
-async def play(bus: Bus, agent: Agent, settings: FleetSettings, bars: range, per_batch: int = 50) -> None:
+async def play(
+    bus: Bus,
+    agent: Agent,
+    settings: FleetSettings,
+    bars: range,
+    per_batch: int = 50,
+    symbols: Sequence[str] = ("BTCUSDT", "ETHUSDT"),
+) -> None:
     """Bars of two symbols through the agent."""
     stream = settings.keys.stream(FEATURES, "BTCUSDT")
     for bar in bars:
-        for symbol in ("BTCUSDT", "ETHUSDT"):
+        for symbol in symbols:
             await bus.append(stream, feature_event(bar, symbol))
     consumer = Consumer(bus, [stream], settings.service, "1", batch=per_batch)
     await consumer.start()
@@ -388,16 +395,67 @@ async def test_f08_the_verdict_survives_restarts_and_ends_with_another_version(
 
 
 async def test_f08_what_a_bar_says_does_not_depend_on_its_batches(settings: FleetSettings) -> None:
-    whole = []
-    for per_batch in (1, 3, 256):
-        bus = MemoryBus()
-        await play(bus, agent_with(bus, settings, model_saying("v1", constant)), settings, range(104), per_batch)
-        whole.append([type(payload) for payload in await said(bus, settings)])
-    assert whole[0] == whole[1] == whole[2]
+    for per_batch in (1, 2, 256):
+        bus, symbols = MemoryBus(), ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+        agent = agent_with(bus, settings, model_saying("v1", constant))
+        await play(bus, agent, settings, range(70), per_batch, symbols)
+        payloads = await said(bus, settings)
+        voted = [isinstance(payload, PredictionMade) for payload in payloads]
+        assert voted == [True] * 201 + [False] * 9  # the 200th output lies within the 67th bar, which is not split
+
+
+async def test_f08_a_collapsed_model_is_not_even_asked_and_another_version_has_its_weight_at_once(
+    bus: Bus, settings: FleetSettings
+) -> None:
+    agent = agent_with(bus, settings, model_saying("v1", constant))
+    await play(bus, agent, settings, range(101))
+    agent._slot.model = model_saying("v1", failing)
+    await play(bus, agent, settings, range(101, 102))
+    assert {payload.reason for payload in (await said(bus, settings))[-2:]} == {"collapsed"}
+    agent._slot.model = model_saying("v2", varied)
+    assert (agent.predicting.effective_weight, agent.predicting.collapsed) == (1.0, False)
+
+
+def test_f08_once_collapsed_a_version_stays_so_whatever_it_says() -> None:
+    watch = CollapseWatch("v1")
+    assert all(watch.admits(bar, (0.2, 0.5, 0.3)) for bar in range(WATCHED_OUTPUTS))
+    assert not any(watch.admits(WATCHED_OUTPUTS + bar, (bar / 500, 0.5, 0.5 - bar / 500)) for bar in range(250))
+
+
+@pytest.mark.parametrize(("step", "collapsed"), [(SMALLEST_RANGE * 1.05, False), (SMALLEST_RANGE * 0.95, True)])
+def test_f08_one_class_that_ranges_is_enough_and_outliers_are_not(step: float, collapsed: bool) -> None:
+    """`step` between the values of P(HOLD); 4 % of the outputs lie far away."""
+    watch = CollapseWatch("v1")
+    for bar in range(WATCHED_OUTPUTS + 1):
+        hold = 0.9 if bar % 25 == 0 else 0.4 + step * (bar % 2)
+        watch.admits(bar, (0.0, hold, 1.0 - hold))
+    assert watch.collapsed is collapsed
+
+
+def test_f08_a_verdict_is_recalled_when_the_outputs_it_was_based_on_are_gone() -> None:
+    def event(bar: int, payload: Any) -> Any:
+        made = envelope(
+            payload,
+            producer=Producer("xgb-agent", "1", "0"),
+            produced_at_ms=0,
+            symbol="BTCUSDT",
+            timeframe="1h",
+            bar_ts_ms=bar,
+        )
+        return decode(encode(made))
+
+    abstained = [event(bar, PredictionAbstained("xgb", "collapsed", "", "v1")) for bar in range(9, 4, -1)]
+    others = [
+        event(9, PredictionAbstained("lgbm", "collapsed", "", "v2")),
+        event(9, PredictionAbstained("xgb", "not_enough_history", "")),
+    ]
+    assert recalled("xgb", "v1", [*others, *abstained]).collapsed
+    assert not recalled("xgb", "v2", [*others, *abstained]).collapsed
+    assert not recalled("xgb", "v1", others).collapsed
 
 
 async def test_f08_outputs_of_a_shadow_are_not_taken_for_the_champions(bus: Bus, settings: FleetSettings) -> None:
-    agent = agent_with(bus, settings, model_saying("v1", varied), model_saying("v2", constant))
+    agent = agent_with(bus, settings, None, model_saying("v2", constant))
     await play(bus, agent, settings, range(110))
     promoted = agent_with(bus, settings, model_saying("v2", constant))
     await play(bus, promoted, settings, range(110, 112))

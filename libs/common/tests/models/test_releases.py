@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,6 +188,21 @@ def test_what_serves_or_is_not_there_is_no_shadow(tmp_path: Path) -> None:
     released(tmp_path, "v1")
     assert refusal(lambda: set_shadow(tmp_path, AGENT, "v1")) == "already_current"
     assert refusal(lambda: set_shadow(tmp_path, AGENT, "v2")) == "version_missing"
+
+
+def test_two_releases_at_once_take_turns(tmp_path: Path) -> None:
+    released(tmp_path, "v1")
+    with_versions(tmp_path, "v2")
+    elsewhere = os.open(tmp_path / AGENT, os.O_RDONLY)
+    fcntl.flock(elsewhere, fcntl.LOCK_EX)
+    release = threading.Thread(target=released, args=(tmp_path, "v2"))
+    release.start()
+    release.join(0.2)
+    assert release.is_alive()
+    assert current_version(tmp_path, AGENT) == "v1"
+    os.close(elsewhere)
+    release.join()
+    assert current_version(tmp_path, AGENT) == "v2"
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 4)), max_size=12))

@@ -28,8 +28,8 @@ def output_range(outputs: NDArray[np.float64]) -> float:
 class CollapseWatch:
     """The last 200 outputs of one served version. Once collapsed it stays so: another version gets another watch.
 
-    Judged when a bar begins, on the outputs before it: what the symbols of a bar say must not depend on the batches in
-    which they were read.
+    Judged when a bar begins, on the outputs before it: what the symbols of a bar say must not depend on the
+    order or the batches in which they were read.
     """
 
     def __init__(self, version: str) -> None:
