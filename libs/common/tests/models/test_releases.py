@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantum_common.models import (
@@ -205,6 +205,7 @@ def test_two_releases_at_once_take_turns(tmp_path: Path) -> None:
     assert current_version(tmp_path, AGENT) == "v2"
 
 
+@settings(deadline=None, max_examples=50)  # every release is synced to the disk
 @given(st.lists(st.one_of(st.none(), st.integers(0, 4)), max_size=12))
 def test_the_history_is_a_stack_of_promotions(
     tmp_path_factory: pytest.TempPathFactory, steps: list[int | None]
