@@ -17,6 +17,7 @@ from quantum_common.contracts import (
     Keys,
     PositionRejected,
     PredictionAbstained,
+    PredictionMade,
     Producer,
     encode,
     envelope,
@@ -87,6 +88,14 @@ async def test_a_bar_with_an_event_too_many_ends_the_run() -> None:
     await append(bus, "{p00}:predictions", PredictionAbstained("xgb", "collapsed", ""), "xgb")
     with pytest.raises(RunFailed, match="1 symbols published, but 1.25 predictions"):
         await settled(bus)
+
+
+async def test_what_a_shadow_says_beside_the_votes_is_not_counted() -> None:
+    bus = MemoryBus()
+    await a_bar(bus)
+    shadow = PredictionMade("xgb", Action.BUY, 0.9, (0.05, 0.05, 0.9), "v2", "shadow", 0.1)
+    await append(bus, "{p00}:predictions", shadow, "v2:shadow")
+    assert await settled(bus) == ["BTCUSDT"]
 
 
 async def test_what_a_fault_run_injects_can_be_left_out() -> None:

@@ -117,7 +117,7 @@ class FakeSlot:
     problem = None
 
     def __init__(self, agent: str) -> None:
-        manifest = SimpleNamespace(version="1", quality="test")
+        manifest = SimpleNamespace(agent=agent, version="1", quality="test", labels_to_ms=0)
         self._shift = sum(agent.encode()) % 7
         self.model: Any = SimpleNamespace(manifest=manifest, predict=self._predict)
 

@@ -28,6 +28,8 @@ from quantum_common.contracts import (
     Envelope,
     Keys,
     Look,
+    PredictionAbstained,
+    PredictionMade,
     Producer,
     decode,
     encode,
@@ -40,7 +42,6 @@ STALLED_AFTER_S = 120.0
 POLL_S = 0.0015
 ALL = 1_000_000
 PRODUCER = Producer("quantum", "conductor", __version__)
-PREDICTIONS = ("PredictionMade", "PredictionAbstained")
 VERDICTS = ("PositionApproved", "PositionRejected")
 """On a decision of the bar; an operator's flatten approves closes of its own."""
 
@@ -172,7 +173,7 @@ class Conductor:
         verdicts = [event for event in events if event.kind in VERDICTS and event.payload.decision_id in decisions]
         seen = {
             "features": sum(event.kind == "FeaturesComputed" for event in events),
-            "predictions": sum(event.kind in PREDICTIONS for event in events) / len(AGENTS),
+            "predictions": sum(_may_vote(event) for event in events) / len(AGENTS),
             "decisions": len(decisions),
             "verdicts": len(verdicts),
         }
@@ -180,6 +181,14 @@ class Conductor:
             raise RunFailed(f"bar {bar_ts_ms}: {published} symbols published, but {', '.join(wrong)}")
         for event in decisions.values():
             self._on_decision(event)
+
+
+def _may_vote(event: Envelope[Any]) -> bool:
+    """A vote or an abstention; what a shadow says beside it is neither."""
+    payload = event.payload
+    return isinstance(payload, PredictionAbstained) or (
+        isinstance(payload, PredictionMade) and payload.role == "champion"
+    )
 
 
 def _event(entry: Entry) -> Envelope[Any] | None:

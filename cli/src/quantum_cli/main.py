@@ -13,6 +13,7 @@ from quantum_cli.dead_commands import dead_app
 from quantum_cli.errors import UsageError
 from quantum_cli.fleet import check_ports_free
 from quantum_cli.fleet_commands import redeploy
+from quantum_cli.models_commands import models_app
 from quantum_cli.plan import claim_state_dir, make_plan, parse_date, parse_symbols
 from quantum_cli.terminal import console, fail, failing_with_a_message
 from quantum_common import QuantumError
@@ -21,6 +22,7 @@ from quantum_common.service.settings import check_names
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command()(redeploy)
 app.add_typer(dead_app, name="dead")
+app.add_typer(models_app, name="models")
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of <venue>_<SYMBOL>_<timeframe>.parquet files")]
 Venue = Annotated[str, typer.Option(help="Venue in the candle files' names")]

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from quantum_cli.errors import UsageError
+from quantum_cli.running import RUN_FILE_NAME
 from quantum_common.bus import connect_client, is_cluster
 from quantum_common.candles import CandleFileError, Candles, read_candles, write_candles
 from quantum_common.domain.timeframe import DEFAULT_HORIZON_BARS, DEFAULT_LABEL_THRESHOLD, TIMEFRAME_MS, timeframe_ms
@@ -233,7 +234,7 @@ def _default_state_dir(venue: str, timeframe: str, parts: list[Any]) -> Path:
 
 def claim_state_dir(plan: RunPlan) -> None:
     """Write the plan into a new state folder, or check that the folder's run is this one."""
-    path = plan.state_dir / "run.json"
+    path = plan.state_dir / RUN_FILE_NAME
     mine = {
         "data": str(plan.data_dir),
         "venue": plan.venue,

@@ -14,6 +14,7 @@ import psutil
 from quantum_cli.errors import UsageError
 
 FILE_NAME = "fleet.json"
+RUN_FILE_NAME = "run.json"
 STATE_FOLDERS = Path("state")
 CLOCK_STEP_S = 60.0
 """A process that began later than its file was written is another one, unless the wall clock was set in between."""
@@ -26,6 +27,10 @@ class RunningFleet(msgspec.Struct, frozen=True):
     redis_url: str
     control_url: str
     partitions: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+
+class _Run(msgspec.Struct, frozen=True):
+    models: str
 
 
 @contextmanager
@@ -62,14 +67,28 @@ def running_in(state_dir: Path) -> RunningFleet | None:
     return fleet if alive else None
 
 
+def running_below(folder: Path) -> list[tuple[Path, RunningFleet]]:
+    """State folders directly below this one from which a fleet runs, and who runs there."""
+    folders = sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}"))
+    return [(path, fleet) for path in folders if (fleet := running_in(path))]
+
+
+def models_of(state_dir: Path) -> Path:
+    """The folder of models that a run was started with; UsageError for a folder that is no run's."""
+    try:
+        plan = msgspec.json.decode((state_dir / RUN_FILE_NAME).read_bytes(), type=_Run)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(f"{state_dir} holds no run: {error}") from error
+    return Path(plan.models)
+
+
 def choose_fleet(state_dir: Path | None) -> tuple[Path, RunningFleet]:
     """The named folder's fleet, or the only one below ./state; UsageError that names the choice otherwise."""
     if state_dir is not None:
         if fleet := running_in(state_dir):
             return state_dir, fleet
         raise UsageError(f"no fleet runs from {state_dir}: start it with quantum up --state-dir {state_dir}")
-    folders = sorted(path.parent for path in STATE_FOLDERS.glob(f"*/{FILE_NAME}"))
-    found = [(folder, fleet) for folder in folders if (fleet := running_in(folder))]
+    found = running_below(STATE_FOLDERS)
     if len(found) == 1:
         return found[0]
     if not found:

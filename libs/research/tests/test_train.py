@@ -20,7 +20,7 @@ from quantum_common.agent.spec import ModelSpec
 from quantum_common.candles import CandleFileError, write_candles
 from quantum_common.domain import AGENTS
 from quantum_common.features import feature_hash
-from quantum_common.models import ModelRefused, current_version, read_manifest
+from quantum_common.models import ModelRefused, current_version, read_manifest, rollback
 from quantum_common.models.serving import load
 from quantum_common.models.store import read_artifact
 from quantum_research import ResearchError
@@ -148,22 +148,35 @@ def test_f31_an_unproven_model_does_not_replace_a_proven_one_of_the_same_label(r
     def candidate(version: str, **changes: object) -> Candidate:
         return Candidate(msgspec.structs.replace(manifest, version=version, **changes), onnx_bytes, 0.0)
 
-    assert publish_all(tmp_path, [candidate("1", quality="unproven")]) == {"xgb": True}  # better than none
-    assert publish_all(tmp_path, [candidate("2", quality="proven")]) == {"xgb": True}
-    assert publish_all(tmp_path, [candidate("3", quality="unproven")]) == {"xgb": False}
+    assert publish_all(tmp_path, [candidate("1", quality="unproven")], at_ms=1) == {"xgb": True}  # better than none
+    assert publish_all(tmp_path, [candidate("2", quality="proven")], at_ms=1) == {"xgb": True}
+    assert publish_all(tmp_path, [candidate("3", quality="unproven")], at_ms=1) == {"xgb": False}
     assert current_version(tmp_path, "xgb") == "2"
-    assert publish_all(tmp_path, [candidate("4", quality="unproven", label_threshold=0.004)]) == {"xgb": True}
+    assert publish_all(tmp_path, [candidate("4", quality="unproven", label_threshold=0.004)], at_ms=1) == {"xgb": True}
+
+
+def test_f31_a_version_that_was_rolled_back_is_not_promoted_again_by_training(run: Run, tmp_path: Path) -> None:
+    manifest, onnx_bytes = read_artifact(run.request.models_dir, "xgb")
+    candidates = [
+        Candidate(msgspec.structs.replace(manifest, version=version, quality="proven"), onnx_bytes, 0.0)
+        for version in ("1", "2")
+    ]
+    for candidate in candidates:
+        assert publish_all(tmp_path, [candidate], at_ms=1) == {"xgb": True}
+    rollback(tmp_path, "xgb", reason="collapsed", at_ms=2)
+    assert publish_all(tmp_path, [candidates[1]], at_ms=3) == {"xgb": False}
+    assert current_version(tmp_path, "xgb") == "1"
 
 
 def test_f31_one_refused_model_leaves_all_old_ones_serving(run: Run, tmp_path: Path) -> None:
     xgb, xgb_bytes = read_artifact(run.request.models_dir, "xgb")
     lgbm, lgbm_bytes = read_artifact(run.request.models_dir, "lgbm")
     for manifest, onnx_bytes in ((xgb, xgb_bytes), (lgbm, lgbm_bytes)):
-        publish_all(tmp_path, [Candidate(msgspec.structs.replace(manifest, version="old"), onnx_bytes, 0.0)])
+        publish_all(tmp_path, [Candidate(msgspec.structs.replace(manifest, version="old"), onnx_bytes, 0.0)], at_ms=1)
     good = Candidate(msgspec.structs.replace(xgb, version="new"), xgb_bytes, 0.0)
     swapped = Candidate(msgspec.structs.replace(lgbm, version="new"), xgb_bytes, 0.0)
     with pytest.raises(ModelRefused, match="golden"):
-        publish_all(tmp_path, [good, swapped])
+        publish_all(tmp_path, [good, swapped], at_ms=1)
     assert (current_version(tmp_path, "xgb"), current_version(tmp_path, "lgbm")) == ("old", "old")
 
 

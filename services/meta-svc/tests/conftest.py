@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from meta_svc.versions import V2, MetaVersion
-from quantum_common.models import Golden, LinearModel, Manifest, publish
+from quantum_common.models import Golden, LinearModel, Manifest, promote, publish
 from quantum_common.models.serving import Graph
 
 
@@ -89,6 +89,7 @@ def _publish(
         linear=(told or linear) if meta.linear else None,
     )
     publish(models_dir, manifest, graph)
+    promote(models_dir, "meta", version, reason="test", at_ms=1)
     return linear
 
 

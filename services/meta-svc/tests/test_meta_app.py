@@ -229,6 +229,18 @@ async def test_a_shadow_is_acknowledged_and_never_votes(bus):
     assert await pending(bus) == 0
 
 
+async def test_f08_the_weight_that_each_agent_really_had_is_known_after_a_restart_too(bus):
+    meta = await Instance(bus).start()
+    await put_features(bus)
+    await put_abstention(bus, "nhits")
+    for agent in ("xgb", "lgbm", "patchtst"):
+        await put_vote(bus, agent)
+    await meta.turn()
+    shares = {"xgb": 0.25 / 0.7, "lgbm": 0.25 / 0.7, "nhits": 0.0, "patchtst": 0.2 / 0.7}
+    assert meta.app._weights.shares() == pytest.approx(shares)
+    assert (await Instance(bus, "2").start()).app._weights.shares() == pytest.approx(shares)
+
+
 async def test_the_next_bar_ends_the_wait_and_decisions_stay_in_order(bus):
     meta = await Instance(bus).start()
     await put_features(bus)

@@ -211,6 +211,30 @@ async def test_without_a_model_the_service_is_ready_only_if_it_fails_open(bus, t
     assert "META_FAIL_OPEN" in answer.json()["reasons"][0]
 
 
+async def test_age_and_weights_are_read_when_they_are_asked_for(client):
+    metrics = (await client.get("/metrics")).text
+    assert "quantum_meta_model_age_seconds NaN" in metrics
+    assert 'quantum_meta_effective_weight_ratio{agent="nhits"} NaN' in metrics
+    assert (await client.get("/info")).json()["effective_weights"] == {}
+
+
+async def test_the_age_of_the_model_counts_from_its_last_label(bus, tmp_path, publish_meta):
+    publish_meta(tmp_path, "v1")
+    service, stop, name = build(Settings(models_dir=tmp_path), bus), Stop(), "quantum_meta_model_age_seconds "
+    watching = asyncio.create_task(service.loops["models"](stop, lambda: None))
+    transport = httpx.ASGITransport(app=build_app(service))
+    async with httpx.AsyncClient(transport=transport, base_url="http://meta") as client:
+
+        async def age_s():
+            lines = (await client.get("/metrics")).text.splitlines()
+            found = next(line for line in lines if line.startswith(name)).removeprefix(name)
+            return None if found == "NaN" else float(found)
+
+        assert 1.7e9 < await eventually(age_s) < 4e9  # the manifest's last label ended in 1970
+    stop.request()
+    await watching
+
+
 async def test_the_running_service_serves_a_published_model_and_says_when_it_is_unproven(bus, tmp_path, publish_meta):
     service = build(Settings(models_dir=tmp_path), bus)
     publish_meta(tmp_path, "v1", quality="unproven")

@@ -16,7 +16,7 @@ from meta_svc.question import Question, Regime
 from meta_svc.serving import MetaSlot, load_meta
 from meta_svc.versions import V1, V2P, VERSIONS
 from quantum_common.domain import AGENTS, Action
-from quantum_common.models import ModelRefused, set_current
+from quantum_common.models import ModelRefused, rollback
 
 VOTES = {"xgb": (Action.BUY, 0.6), "lgbm": (Action.BUY, 0.6), "nhits": (Action.HOLD, 0.9), "patchtst": None}
 
@@ -184,7 +184,7 @@ def test_moving_the_pointer_swaps_the_model_and_back(tmp_path, publish_meta):
     publish_meta(tmp_path, "v2", seed=2, quality="unproven")
     slot.look()
     assert (slot.model.version, slot.model.quality) == ("v2", "unproven")
-    set_current(tmp_path, "meta", "v1")
+    assert rollback(tmp_path, "meta", reason="test", at_ms=2) == "v1"
     slot.look()
     assert slot.model.version == "v1"
 

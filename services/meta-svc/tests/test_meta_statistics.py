@@ -10,6 +10,7 @@ from meta_svc.statistics import (
     FEWEST_TO_JUDGE,
     OVERRIDE_WINDOW,
     OverrideWatch,
+    WeightWatch,
     counter_of,
     statistics,
 )
@@ -77,3 +78,21 @@ def test_only_the_last_500_decisions_count():
     for _ in range(OVERRIDE_WINDOW):
         watch.add(False)
     assert (watch.rate, watch.high) == (0.0, False)
+
+
+def test_f08_an_agent_that_abstains_has_no_weight_and_the_others_share_it():
+    watch = WeightWatch({"xgb": 0.25, "lgbm": 0.25, "nhits": 0.30, "patchtst": 0.20})
+    assert watch.shares() == {}
+    watch.add(["xgb", "lgbm"])
+    watch.add(["lgbm", "nhits", "patchtst", "xgb"])
+    assert watch.shares() == pytest.approx({"xgb": 0.375, "lgbm": 0.375, "nhits": 0.15, "patchtst": 0.10})
+    watch.add([])
+    assert sum(watch.shares().values()) == pytest.approx(2 / 3)
+
+
+def test_f08_only_the_newest_decisions_count_for_the_weights():
+    watch = WeightWatch({"xgb": 0.5, "lgbm": 0.5})
+    watch.add(["xgb"])
+    for _ in range(OVERRIDE_WINDOW):
+        watch.add(["lgbm"])
+    assert watch.shares() == {"xgb": 0.0, "lgbm": 1.0}

@@ -19,9 +19,10 @@ from quantum_common.models import (
     Manifest,
     ModelRefused,
     current_version,
+    promote,
     publish,
     read_manifest,
-    set_current,
+    rollback,
     versions,
 )
 from quantum_common.models.serving import Graph, PredictionFailed, load
@@ -44,7 +45,7 @@ class Artifact:
     def onnx(self) -> bytes:
         return build_graph(self.shape, weights=self.weights, **self.graph)
 
-    def publish(self, models_dir: Path, **options: Any) -> Path:
+    def publish(self, models_dir: Path, *, current: bool = True) -> Path:
         inputs = np.random.default_rng(3).normal(size=(8, *self.shape)).astype(np.float32)
         probabilities = golden_probabilities(self.onnx(), inputs)
         fields: dict[str, Any] = {
@@ -68,7 +69,11 @@ class Artifact:
             "parameters": 57,
             "golden": Golden(inputs.tolist(), probabilities),
         }
-        return publish(models_dir, Manifest(**(fields | self.changes)), self.onnx(), **options)
+        manifest = Manifest(**(fields | self.changes))
+        folder = publish(models_dir, manifest, self.onnx())
+        if current:
+            promote(models_dir, manifest.agent, manifest.version, reason="test", at_ms=1)
+        return folder
 
 
 def golden_probabilities(onnx_bytes: bytes, inputs: np.ndarray) -> list[list[float]]:
@@ -262,6 +267,7 @@ def test_bytes_that_are_no_graph_are_refused(tmp_path: Path) -> None:
     folder = Artifact().publish(tmp_path)
     manifest = msgspec.structs.replace(read_manifest(tmp_path, "xgb"), version="v2")
     publish(tmp_path, manifest, b"no graph")
+    promote(tmp_path, "xgb", "v2", reason="test", at_ms=2)
     assert folder.is_dir()
     assert refusal(lambda: load(tmp_path, "xgb")).reason == "graph_invalid"
 
@@ -287,11 +293,11 @@ def test_f31_a_challenger_waits_and_one_call_promotes_or_rolls_back(tmp_path: Pa
     Artifact(changes={"version": "v2"}).publish(tmp_path, current=False)
     assert versions(tmp_path, "xgb") == ["v1", "v2"]
     assert load(tmp_path, "xgb").manifest.version == "v1"
-    set_current(tmp_path, "xgb", "v2")
+    promote(tmp_path, "xgb", "v2", reason="better", at_ms=2)
     assert load(tmp_path, "xgb").manifest.version == "v2"
-    set_current(tmp_path, "xgb", "v1")
+    assert rollback(tmp_path, "xgb", reason="worse", at_ms=3) == "v1"
     assert current_version(tmp_path, "xgb") == "v1"
-    assert refusal(lambda: set_current(tmp_path, "xgb", "v3")).reason == "version_missing"
+    assert refusal(lambda: promote(tmp_path, "xgb", "v3", reason="", at_ms=4)).reason == "version_missing"
     assert current_version(tmp_path, "xgb") == "v1"
 
 

@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_common.domain.signal import CLASS_ORDER
-from quantum_common.features import feature_hash
 from quantum_common.models import (
     Golden,
     Manifest,
     ModelRefused,
     current_version,
+    promote,
     publish,
     read_manifest,
-    set_current,
     versions,
+    withdrawn,
 )
 from quantum_common.models.manifest import GOLDEN_ROWS, Kind
-from quantum_common.models.serving import load
+from quantum_common.models.serving import verify
 from quantum_research.export import verify_export
 from quantum_research.labels import HOLD
 
@@ -135,32 +135,28 @@ def _content_version(manifest: Manifest, onnx_bytes: bytes) -> str:
     return f"{end:%Y%m%d}-{digest[:10]}"
 
 
-def publish_all(models_dir: Path, candidates: list[Candidate]) -> dict[str, bool]:
+def publish_all(models_dir: Path, candidates: list[Candidate], *, at_ms: int) -> dict[str, bool]:
     """Publish every candidate, load each as a service would, then point to them; agent → whether it is current now.
 
     Until the last one has loaded, the old models stay. An unproven model does not replace a proven one of the same
-    label. Raises ModelRefused.
+    label, and a withdrawn one replaces none. Raises ModelRefused.
     """
     for candidate in candidates:
         manifest = candidate.manifest
         if manifest.version not in versions(models_dir, manifest.agent):
-            publish(models_dir, manifest, candidate.onnx_bytes, current=False)
-        load(
-            models_dir,
-            manifest.agent,
-            version=manifest.version,
-            expected_names=manifest.feature_names,
-            expected_feature_hash=None if manifest.kind == "meta" else feature_hash,
-        )
+            publish(models_dir, manifest, candidate.onnx_bytes)
+        verify(models_dir, manifest.agent, manifest.version)
     promoted = {}
     for manifest in (candidate.manifest for candidate in candidates):
         promoted[manifest.agent] = _may_replace(models_dir, manifest)
         if promoted[manifest.agent]:
-            set_current(models_dir, manifest.agent, manifest.version)
+            promote(models_dir, manifest.agent, manifest.version, reason="trained", at_ms=at_ms)
     return promoted
 
 
 def _may_replace(models_dir: Path, new: Manifest) -> bool:
+    if new.version in withdrawn(models_dir, new.agent):
+        return False
     if new.quality == "proven" or current_version(models_dir, new.agent) is None:
         return True
     try:

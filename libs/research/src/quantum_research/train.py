@@ -134,7 +134,7 @@ def train(
         candidates.append(_agent_candidate(trainer, data, past, effort, embargo_ms, origin))
     stages("publish")
     candidates += meta
-    promoted = publish_all(request.models_dir, candidates)
+    promoted = publish_all(request.models_dir, candidates, at_ms=time.time_ns() // 1_000_000)
     wall_s = stages.finish()
     report = _report(data, origin, candidates, promoted, wall_s, stages.wall_s)
     if request.report_dir is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from meta_svc import metrics
@@ -12,12 +13,12 @@ from meta_svc.api import router
 from meta_svc.board import Board, newest_decisions
 from meta_svc.core import Outcome
 from meta_svc.decide import MetaModel, decide
-from meta_svc.events import decision_of, question_of
+from meta_svc.events import decision_of, question_of, voted_in, votes_of
 from meta_svc.join import Due, Join, Placed
 from meta_svc.lines import decision_line
 from meta_svc.serving import MetaSlot
 from meta_svc.settings import Settings, check_meta_names
-from meta_svc.statistics import OVERRIDE_WINDOW, OverrideWatch, counter_of
+from meta_svc.statistics import OVERRIDE_WINDOW, OverrideWatch, WeightWatch, counter_of
 from quantum_common.bus import (
     Bus,
     BusUnavailable,
@@ -33,6 +34,7 @@ from quantum_common.bus import (
     run_consumer,
 )
 from quantum_common.contracts import DECISIONS, Look, encode, envelope
+from quantum_common.models import age_s
 from quantum_common.service import Control, Loop, MarketClock, Service, Stop, require_token
 from quantum_common.service.clock import wall_ms
 
@@ -56,12 +58,19 @@ class MetaApp:
     """The handler of one partition's `features` and `predictions` streams, of which one instance at a time works."""
 
     def __init__(
-        self, settings: Settings, bus: Bus, slot: MetaSlot, watch: OverrideWatch | None = None, partition: int = 0
+        self,
+        settings: Settings,
+        bus: Bus,
+        slot: MetaSlot,
+        watch: OverrideWatch | None = None,
+        weights: WeightWatch | None = None,
+        partition: int = 0,
     ) -> None:
         self._settings, self._bus, self._slot = settings, bus, slot
         self._policy = settings.policy
         self._join = Join(None if settings.clock == "replay" else settings.join_deadline_ms)
         self._watch, self.partition = watch or OverrideWatch(), partition
+        self._weights = weights or WeightWatch(settings.weights)
         self._held_bars = metrics.HELD_BARS.labels(str(partition))
         keys = settings.keys
         self._decisions = keys.all_streams(DECISIONS)[partition]
@@ -97,6 +106,7 @@ class MetaApp:
         if not self._watch.recent:
             for event in reversed(await newest_decisions(self._bus, self._settings.keys, OVERRIDE_WINDOW)):
                 self._watch.add(event.payload.use_meta)
+                self._weights.add(voted_in(event.payload.votes))
 
     async def handle(self, batch: Sequence[Received]) -> None:
         """Take a batch in, decide every bar that is due. An empty batch means that both streams are drained."""
@@ -190,6 +200,7 @@ class MetaApp:
             return
         log.info(decision_line(bar.key.symbol, outcome, self._policy.version))
         self._count(each)
+        self._weights.add(voted_in(votes_of(bar)))
         if (warning := self._watch.add(outcome.use_meta)) is not None:
             log.warning(warning)
 
@@ -208,8 +219,11 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
     check_meta_names()
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
     slot = MetaSlot(settings.model_dir, settings.policy, settings.timeframe)
-    watch = OverrideWatch()
-    apps = [MetaApp(settings, bus, slot, watch, partition) for partition in range(settings.partitions)]
+    watch, weights, clock = OverrideWatch(), WeightWatch(settings.weights), MarketClock(settings.clock)
+    apps = [MetaApp(settings, bus, slot, watch, weights, partition) for partition in range(settings.partitions)]
+    metrics.MODEL_AGE_SECONDS.set_function(lambda: _age_s(slot, clock))
+    for agent in settings.weights:
+        metrics.EFFECTIVE_WEIGHT.labels(agent).set_function(partial(_share, weights, agent))
 
     async def on_look(look: Look) -> None:
         if look.subject == "models":
@@ -228,7 +242,7 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
 
         return loop
 
-    control = Control(bus, MarketClock(settings.clock), on_look)
+    control = Control(bus, clock, on_look)
     guard = require_token(settings) if settings.reset_stats_needs_token else None
     return Service(
         settings=settings,
@@ -243,6 +257,7 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
         not_ready=lambda: not_ready(settings, slot),
         info=lambda: {
             "models": {"meta": slot.model.version if slot.model else None},
+            "effective_weights": weights.shares(),
             "works_on": [app.partition for app in apps if app.lease.held],
         },
         closing=[bus.close],
@@ -253,3 +268,11 @@ def not_ready(settings: Settings, slot: MetaSlot) -> list[str]:
     """Without a model the base ensemble still decides, unless the meta layer fails closed."""
     blocked = settings.enabled and not settings.fail_open and slot.model is None
     return [f"no meta model, and META_FAIL_OPEN is false: {slot.problem}"] if blocked else []
+
+
+def _age_s(slot: MetaSlot, clock: MarketClock) -> float:
+    return age_s(slot.model.loaded.manifest if slot.model else None, clock.now_ms())
+
+
+def _share(weights: WeightWatch, agent: str) -> float:
+    return weights.shares().get(agent, float("nan"))

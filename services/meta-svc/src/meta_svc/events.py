@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from meta_svc.core import Outcome
@@ -36,6 +37,11 @@ def question_of(bar: HeldBar) -> Question:
 def votes_of(bar: HeldBar) -> tuple[Vote, ...]:
     """One vote or abstention per configured agent, in the order of AGENTS."""
     return tuple(_vote(agent, _payload(bar, agent)) for agent in AGENTS)
+
+
+def voted_in(votes: Iterable[Vote]) -> list[str]:
+    """Agents that did not abstain."""
+    return [vote.agent for vote in votes if vote.action is not None]
 
 
 def decision_of(due: Due, outcome: Outcome, model: MetaModel | None, meta_version: str) -> DecisionMade:

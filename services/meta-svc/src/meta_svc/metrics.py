@@ -15,4 +15,12 @@ JOIN_SECONDS = Histogram(
 HELD_BARS = Gauge("quantum_meta_held_bars", "Bars that wait for votes or for their features event", ["partition"])
 MODEL_READY = Gauge("quantum_meta_model_ready", "1 when a valid model serves")
 MODEL_INFO = Gauge("quantum_meta_model_info", "1 for the model that serves", ["version", "quality"])
+MODEL_AGE_SECONDS = Gauge(
+    "quantum_meta_model_age_seconds", "Market time since the last label that the served model has seen"
+)
+EFFECTIVE_WEIGHT = Gauge(
+    "quantum_meta_effective_weight_ratio",
+    "Mean share of the ensemble's weight that the agent had in the last 500 decisions; an abstention has none",
+    ["agent"],
+)
 MODELS_REFUSED = Counter("quantum_meta_models_refused_total", "Models that failed validation", ["reason"])

@@ -7,7 +7,7 @@ stored: there is one counter per outcome, and the total is their sum.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -100,3 +100,27 @@ class OverrideWatch:
     @property
     def warning(self) -> str:
         return f"High override rate: {self.rate * 100:.0f} % (threshold: {HIGH_OVERRIDE_RATE * 100:.0f} %)"
+
+
+class WeightWatch:
+    """What share of the ensemble's weight each agent really had in the last 500 decisions (F08).
+
+    The weight of an agent that abstains goes to those that vote; a decision without a vote gives nobody any.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._weights = weights
+        self._recent: deque[Collection[str]] = deque(maxlen=OVERRIDE_WINDOW)
+
+    def add(self, voted: Collection[str]) -> None:
+        """Count one decision by the agents that voted in it."""
+        self._recent.append(voted)
+
+    def shares(self) -> dict[str, float]:
+        """Agent → mean share in [0, 1]; empty before the first decision."""
+        sums = dict.fromkeys(self._weights, 0.0)
+        for voted in self._recent:
+            present = sum(self._weights[agent] for agent in voted)
+            for agent in voted:
+                sums[agent] += self._weights[agent] / present
+        return {agent: total / len(self._recent) for agent, total in sums.items()} if self._recent else {}

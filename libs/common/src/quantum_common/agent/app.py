@@ -3,54 +3,76 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from quantum_common.agent import metrics
-from quantum_common.agent.core import (
-    FeatureEvent,
-    Prediction,
-    abstain,
-    inputs_of,
-    unusable,
-    vote,
-    window_of,
-)
-from quantum_common.agent.slot import AgentSlot
+from quantum_common.agent.collapse import WATCHED_OUTPUTS, CollapseWatch, recalled
+from quantum_common.agent.core import FeatureEvent, Prediction, window_of
+from quantum_common.agent.predicting import Predicted, Predicting, Window
+from quantum_common.agent.slot import AgentSlot, ShadowSlot
 from quantum_common.agent.spec import ModelSpec
-from quantum_common.bus import Bus, Consumer, Output, Received, RedisBus, Unit, Watermark, commit_together, run_consumer
-from quantum_common.contracts import FEATURES, PREDICTIONS, Look, PredictionAbstained, encode, envelope
+from quantum_common.bus import (
+    Bus,
+    Consumer,
+    Entry,
+    Output,
+    Received,
+    RedisBus,
+    Unit,
+    Watermark,
+    commit_together,
+    run_consumer,
+)
+from quantum_common.contracts import (
+    FEATURES,
+    PREDICTIONS,
+    BadEvent,
+    Envelope,
+    Look,
+    PredictionAbstained,
+    PredictionMade,
+    decode,
+    encode,
+    envelope,
+)
+from quantum_common.domain import AGENTS
 from quantum_common.features import SEQUENCE_BARS
+from quantum_common.models import age_s
 from quantum_common.models.serving import LoadedModel
 from quantum_common.models.slot import ModelSlot
 from quantum_common.service import Control, FleetSettings, MarketClock, Service, Stop
 from quantum_common.service.clock import wall_ms
 
-log = logging.getLogger(__name__)
-
-Window = NDArray[np.float64] | None
+LOOK_FOR_MODELS_S = 3.0
+"""Without a Look; also under load, when no batch is ever empty."""
+RECALLED_ENTRIES = 2 * WATCHED_OUTPUTS * len(AGENTS)
+"""Per partition: the watched outputs of one agent among those of all, each with a shadow."""
 
 
 class Agent:
     """Handles batches of feature events for one model."""
 
-    def __init__(self, settings: FleetSettings, spec: ModelSpec, bus: Bus, slot: ModelSlot[LoadedModel]) -> None:
-        self._settings, self._spec, self._bus, self._slot = settings, spec, bus, slot
+    def __init__(
+        self,
+        settings: FleetSettings,
+        spec: ModelSpec,
+        bus: Bus,
+        slot: ModelSlot[LoadedModel],
+        shadow: ModelSlot[LoadedModel] | None = None,
+    ) -> None:
+        self._settings, self._spec, self._bus = settings, spec, bus
+        self._slot, self._shadow = slot, shadow or ShadowSlot(settings, spec)
         self._keys = settings.keys
+        self.predicting = Predicting(spec, self._slot, self._shadow, self._recall)
 
     async def handle(self, batch: Sequence[Received]) -> None:
         """One commit per partition: every event acknowledged together with its prediction."""
         if not batch:
-            await self.look_for_model()
             return
         events = [received.event for received in batch]
-        predictions = await self._predict(events, await self._windows(events))
+        predictions = await self.predicting.predict(events, await self._windows(events))
         self._count(predictions)
         by_slot: dict[str, list[Unit]] = {}
         for received, prediction in zip(batch, predictions, strict=True):
@@ -59,8 +81,9 @@ class Agent:
             await commit_together(self._bus, units)
 
     async def look_for_model(self, *, again: bool = False) -> None:
-        """Follow the `current` pointer; `again` gives a refused version another chance."""
-        await asyncio.to_thread(partial(self._slot.look, again=again))
+        """Follow the pointers; `again` gives a refused version another chance."""
+        for slot in (self._slot, self._shadow):
+            await asyncio.to_thread(partial(slot.look, again=again))
 
     async def _windows(self, events: Sequence[FeatureEvent]) -> list[Window]:
         if self._spec.input_kind == "row":
@@ -71,57 +94,54 @@ class Agent:
         found = await self._bus.vectors(requests)
         return [window_of(members, event.bar_ts_ms) for members, event in zip(found, events, strict=True)]
 
-    async def _predict(self, events: Sequence[FeatureEvent], windows: Sequence[Window]) -> list[Prediction]:
-        model = self._slot.model
-        if model is None:
-            return [abstain(self._spec, "model_not_loaded", str(self._slot.problem)) for _ in events]
-        refused = [unusable(self._spec, event, window) for event, window in zip(events, windows, strict=True)]
-        usable = [number for number, reason in enumerate(refused) if reason is None]
-        votes = await self._infer(model, [events[n] for n in usable], [windows[n] for n in usable]) if usable else []
-        by_number = dict(zip(usable, votes, strict=True))
-        return [refused[number] or by_number[number] for number in range(len(events))]
+    async def _recall(self, version: str) -> CollapseWatch:
+        """What the last outputs of a version were, also those that another process made before this one started."""
+        streams = self._keys.all_streams(PREDICTIONS)
+        entries = [entry for stream in streams for entry in await self._bus.newest(stream, RECALLED_ENTRIES)]
+        events = [event for entry in entries if (event := _prediction(entry)) is not None]
+        newest_first = sorted(events, key=lambda event: event.bar_ts_ms, reverse=True)
+        return recalled(self._spec.agent, version, newest_first)
 
-    async def _infer(
-        self, model: LoadedModel, events: Sequence[FeatureEvent], windows: Sequence[Window]
-    ) -> list[Prediction]:
-        started = time.perf_counter()
-        try:
-            inputs = inputs_of(self._spec, events, windows)
-            probabilities = await asyncio.to_thread(model.predict, inputs)
-        except Exception as error:
-            log.exception("%s: inference failed on %d rows", self._spec.agent, len(events))
-            return [abstain(self._spec, "prediction_error", f"{type(error).__name__}: {error}") for _ in events]
-        elapsed_s = time.perf_counter() - started
-        metrics.INFERENCE_SECONDS.labels(self._spec.agent).observe(elapsed_s)
-        per_row_ms = elapsed_s * 1000 / len(events)
-        return [vote(self._spec, row, model.manifest.version, per_row_ms) for row in probabilities]
-
-    def _count(self, predictions: Sequence[Prediction]) -> None:
-        for prediction in predictions:
+    def _count(self, predictions: Sequence[Predicted]) -> None:
+        for prediction, _ in predictions:
             if isinstance(prediction, PredictionAbstained):
                 metrics.ABSTENTIONS.labels(self._spec.agent, prediction.reason).inc()
             else:
                 metrics.PREDICTIONS.labels(self._spec.agent, prediction.action.value).inc()
                 metrics.CONFIDENCE.labels(self._spec.agent).observe(prediction.confidence)
 
-    def _unit(self, received: Received, prediction: Prediction) -> Unit:
+    def _unit(self, received: Received, predicted: Predicted) -> Unit:
         event = received.event
-        made_by = "abstained" if isinstance(prediction, PredictionAbstained) else prediction.model_version
-        out = envelope(
+        stream = self._keys.stream(PREDICTIONS, event.symbol)
+        said = [prediction for prediction in predicted if prediction is not None]
+        return Unit(
+            inputs=[received.entry],
+            watermarks=[Watermark(stream, self._settings.service, event.symbol, event.bar_ts_ms)],
+            outputs=[Output(stream, encode(self._event(event, prediction))) for prediction in said],
+        )
+
+    def _event(self, event: FeatureEvent, prediction: Prediction) -> Envelope[Any]:
+        if isinstance(prediction, PredictionMade):
+            natural_key = f"{prediction.model_version}:{prediction.role}"
+        else:
+            natural_key = "abstained:champion"
+        return envelope(
             prediction,
             producer=self._settings.producer,
             produced_at_ms=wall_ms(),
             symbol=event.symbol,
             timeframe=event.timeframe,
             bar_ts_ms=event.bar_ts_ms,
-            natural_key=f"{made_by}:champion",
+            natural_key=natural_key,
         )
-        stream = self._keys.stream(PREDICTIONS, event.symbol)
-        return Unit(
-            inputs=[received.entry],
-            watermarks=[Watermark(stream, self._settings.service, event.symbol, event.bar_ts_ms)],
-            outputs=[Output(stream, encode(out))],
-        )
+
+
+def _prediction(entry: Entry) -> Envelope[Any] | None:
+    try:
+        event = decode(entry.data)
+    except BadEvent:  # its readers set it aside
+        return None
+    return event if isinstance(event.payload, PredictionMade | PredictionAbstained) else None
 
 
 def build(
@@ -130,30 +150,57 @@ def build(
     """The agent's service: one consumer loop on the features streams; any number of replicas share them."""
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
     slot = slot or AgentSlot(settings, spec)
-    agent = Agent(settings, spec, bus, slot)
+    shadow = ShadowSlot(settings, spec)
+    agent = Agent(settings, spec, bus, slot, shadow)
     consumer = Consumer(bus, settings.keys.all_streams(FEATURES), settings.service, settings.instance)
 
     async def consume(stop: Stop, beat: Any) -> None:
         await agent.look_for_model()
         await run_consumer(consumer, agent.handle, stopping=lambda: stop.requested, beat=beat)
 
-    def info() -> dict[str, Any]:
-        model = slot.model
-        if model is None:
-            return {"model": None, "problem": slot.problem}
-        return {"model": {"agent": spec.agent, "version": model.manifest.version, "quality": model.manifest.quality}}
+    clock = MarketClock(settings.clock)
+    metrics.MODEL_AGE_SECONDS.labels(spec.agent).set_function(lambda: _age_s(slot, clock))
+    metrics.EFFECTIVE_WEIGHT.labels(spec.agent).set_function(lambda: agent.predicting.effective_weight)
+    metrics.OUTPUT_RANGE.labels(spec.agent).set_function(lambda: agent.predicting.output_range)
 
     async def on_look(look: Look) -> None:
         if look.subject == "models":
             await agent.look_for_model(again=True)
 
-    control = Control(bus, MarketClock(settings.clock), on_look)
+    async def watch_models(stop: Stop, beat: Any) -> None:
+        while not stop.requested:
+            beat()
+            await agent.look_for_model()
+            await stop.wait(LOOK_FOR_MODELS_S)
+
+    def not_ready() -> list[str]:
+        if slot.model is None:
+            return [f"model_not_loaded: {slot.problem}"]
+        return [f"collapsed: model {slot.model.manifest.version}"] if agent.predicting.collapsed else []
+
+    control = Control(bus, clock, on_look)
     return Service(
         settings=settings,
-        loops={"consume": consume, "control": control.run},
+        loops={"consume": consume, "control": control.run, "models": watch_models},
         bus=bus,
         consumers=[consumer],
-        not_ready=lambda: [] if slot.model else [f"model_not_loaded: {slot.problem}"],
-        info=info,
+        not_ready=not_ready,
+        info=lambda: {
+            "model": _described(slot),
+            "problem": slot.problem,
+            "shadow": _described(shadow),
+            "effective_weight": agent.predicting.effective_weight,
+        },
         closing=[bus.close],
     )
+
+
+def _described(slot: ModelSlot[LoadedModel]) -> dict[str, str] | None:
+    if slot.model is None:
+        return None
+    manifest = slot.model.manifest
+    return {"agent": manifest.agent, "version": manifest.version, "quality": manifest.quality}
+
+
+def _age_s(slot: ModelSlot[LoadedModel], clock: MarketClock) -> float:
+    return age_s(slot.model.manifest if slot.model else None, clock.now_ms())

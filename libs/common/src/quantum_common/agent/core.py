@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from quantum_common.features.views import rows, sequence
 
 FeatureEvent = Envelope[FeaturesComputed]
 Prediction = PredictionMade | PredictionAbstained
+Role = Literal["champion", "shadow"]
 
 RAW_HASH = feature_hash("raw")
 
@@ -26,8 +28,9 @@ def window_of(packed: Sequence[bytes], bar_ts_ms: int) -> NDArray[np.float64] | 
     return vectors if len(times) == SEQUENCE_BARS and times[-1] == bar_ts_ms else None
 
 
-def abstain(spec: ModelSpec, reason: AbstainReason, detail: str) -> PredictionAbstained:
-    return PredictionAbstained(spec.agent, reason, detail)
+def abstain(spec: ModelSpec, reason: AbstainReason, detail: str, version: str | None = None) -> PredictionAbstained:
+    """`version` is given when the served model is the reason."""
+    return PredictionAbstained(spec.agent, reason, detail, version)
 
 
 def unusable(spec: ModelSpec, event: FeatureEvent, window: NDArray[np.float64] | None) -> PredictionAbstained | None:
@@ -50,13 +53,15 @@ def inputs_of(
     return sequence(np.stack([window for window in windows if window is not None]), spec.view)
 
 
-def vote(spec: ModelSpec, probabilities: NDArray[np.float64], version: str, inference_ms: float) -> Prediction:
+def vote(
+    spec: ModelSpec, probabilities: NDArray[np.float64], version: str, inference_ms: float, role: Role = "champion"
+) -> Prediction:
     """The vote of one row of probabilities, shape (3,). An invalid row abstains: it is never masked as HOLD (F09)."""
     valid = (
         bool(np.isfinite(probabilities).all() and (probabilities >= 0).all()) and abs(probabilities.sum() - 1) < 1e-3
     )
     if not valid:
-        return abstain(spec, "invalid_output", f"probabilities {probabilities.tolist()}")
+        return abstain(spec, "invalid_output", f"probabilities {probabilities.tolist()}", version)
     best = int(np.argmax(probabilities))
     sell, hold, buy = (float(value) for value in probabilities)
     return PredictionMade(
@@ -65,6 +70,6 @@ def vote(spec: ModelSpec, probabilities: NDArray[np.float64], version: str, infe
         confidence=float(probabilities[best]),
         probabilities=(sell, hold, buy),
         model_version=version,
-        role="champion",
+        role=role,
         inference_ms=inference_ms,
     )

@@ -14,3 +14,31 @@ CONFIDENCE = Histogram(
     "quantum_agent_confidence", "Probability of the voted action", ["agent"], buckets=[i / 20 for i in range(1, 21)]
 )
 MODEL_INFO = Gauge("quantum_agent_model_info", "1 for the served version", ["agent", "version", "quality"])
+MODEL_AGE_SECONDS = Gauge(
+    "quantum_agent_model_age_seconds",
+    "Market time since the last label that the served model was trained on",
+    ["agent"],
+)
+EFFECTIVE_WEIGHT = Gauge(
+    "quantum_agent_effective_weight", "1 when the agent may vote, 0 without a model or with a collapsed one", ["agent"]
+)
+OUTPUT_RANGE = Gauge(
+    "quantum_agent_output_range_ratio",
+    "Widest 5-95 % range of a class's probability over the last 200 outputs; NaN before there are as many",
+    ["agent"],
+)
+SHADOW_PREDICTIONS = Counter(
+    "quantum_agent_shadow_predictions_total",
+    "Predictions of the shadow, which never vote, by action",
+    ["agent", "action"],
+)
+SHADOW_FAILURES = Counter(
+    "quantum_agent_shadow_failures_total",
+    "Refused shadow models, and bars that a shadow had no answer to",
+    ["agent", "reason"],
+)
+SHADOW_INFO = Gauge(
+    "quantum_agent_shadow_info",
+    "1 for the version that predicts beside the served one",
+    ["agent", "version", "quality"],
+)

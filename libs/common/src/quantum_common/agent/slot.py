@@ -1,12 +1,13 @@
-"""The model slot of a base agent."""
+"""The model slots of a base agent: the champion's, and the shadow's beside it."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from quantum_common.agent import metrics
 from quantum_common.agent.spec import ModelSpec
-from quantum_common.models import ModelRefused
+from quantum_common.models import ModelRefused, shadow_version
 from quantum_common.models.serving import LoadedModel, load
 from quantum_common.models.slot import ModelSlot
 from quantum_common.service import FleetSettings
@@ -39,3 +40,32 @@ class AgentSlot(ModelSlot[LoadedModel]):
 
     def refused(self, error: ModelRefused) -> None:
         log.error("%s: model refused: %s", self._spec.agent, error)
+
+
+class ShadowSlot(AgentSlot):
+    """Follows the `shadow` pointer; unlike the champion's it lets go of a model that is pointed to no longer."""
+
+    def pointed(self, models_dir: Path) -> str | None:
+        return shadow_version(models_dir, self._spec.agent)
+
+    def look(self, *, again: bool = False) -> None:
+        try:
+            super().look(again=again)
+        except Exception:  # a challenger may be wrong in any way, and the champion votes on
+            log.exception("%s: looking for a shadow failed", self._spec.agent)
+            metrics.SHADOW_FAILURES.labels(self._spec.agent, "unreadable").inc()
+
+    def _look(self, models_dir: Path, again: bool) -> None:
+        if self._serving is not None and self.pointed(models_dir) != self._serving:
+            self._drop()
+            metrics.SHADOW_INFO.clear()
+        super()._look(models_dir, again)
+
+    def served(self, model: LoadedModel) -> None:
+        manifest = model.manifest
+        log.info("%s: shadow model %s (%s) predicts without a vote", manifest.agent, manifest.version, manifest.quality)
+        metrics.SHADOW_INFO.labels(manifest.agent, manifest.version, manifest.quality).set(1)
+
+    def refused(self, error: ModelRefused) -> None:
+        log.error("%s: shadow refused: %s", self._spec.agent, error)
+        metrics.SHADOW_FAILURES.labels(self._spec.agent, error.reason).inc()

@@ -32,3 +32,5 @@ class PredictionAbstained(msgspec.Struct, frozen=True):
     agent: str
     reason: AbstainReason
     detail: str
+    model_version: str | None = None
+    """The served version when it is the reason (`collapsed`, `invalid_output`, `prediction_error`)."""

@@ -1,14 +1,25 @@
-"""Model artifacts: what stands in a manifest, how one is published, and how one is loaded and verified.
+"""Model artifacts: what stands in a manifest, how one is published and released, and how one is loaded and verified.
 
 `models.serving` (extra `serve`) is the only module that needs ONNX Runtime.
 """
 
-from quantum_common.models.manifest import Golden, LinearModel, Manifest, ModelRefused
+from quantum_common.models.manifest import Golden, LinearModel, Manifest, ModelRefused, age_s
+from quantum_common.models.releases import (
+    Release,
+    clear_shadow,
+    history,
+    previous_version,
+    promote,
+    releases,
+    rollback,
+    set_shadow,
+    withdrawn,
+)
 from quantum_common.models.store import (
     current_version,
     publish,
     read_manifest,
-    set_current,
+    shadow_version,
     versions,
 )
 
@@ -17,9 +28,19 @@ __all__ = [
     "LinearModel",
     "Manifest",
     "ModelRefused",
+    "Release",
+    "age_s",
+    "clear_shadow",
     "current_version",
+    "history",
+    "previous_version",
+    "promote",
     "publish",
     "read_manifest",
-    "set_current",
+    "releases",
+    "rollback",
+    "set_shadow",
+    "shadow_version",
     "versions",
+    "withdrawn",
 ]

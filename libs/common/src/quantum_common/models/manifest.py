@@ -91,3 +91,8 @@ def decode_manifest(data: bytes) -> Manifest:
         return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelRefused("manifest_invalid", str(error)) from error
+
+
+def age_s(manifest: Manifest | None, now_ms: int) -> float:
+    """Seconds of market time since the model's last label ended; NaN without a model or a known time."""
+    return (now_ms - manifest.labels_to_ms) / 1000 if manifest and now_ms else float("nan")

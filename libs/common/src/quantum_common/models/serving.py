@@ -20,7 +20,7 @@ from quantum_common import QuantumError
 from quantum_common.domain.signal import CLASS_ORDER
 from quantum_common.features import FEATURE_NAMES, feature_hash
 from quantum_common.models.manifest import GOLDEN_ROWS, Manifest, ModelRefused
-from quantum_common.models.store import read_artifact
+from quantum_common.models.store import read_artifact, read_manifest
 
 INPUT = "input"
 OUTPUT = "probabilities"
@@ -125,6 +125,18 @@ def load(
     _check_equal("input_shape_mismatch", graph.input_shape, input_shape(manifest))
     _check_outputs(graph, manifest)
     return LoadedModel(manifest, graph)
+
+
+def verify(models_dir: Path, agent: str, version: str) -> LoadedModel:
+    """Load a version with every check that does not depend on which service asks. Raises ModelRefused."""
+    manifest = read_manifest(models_dir, agent, version)
+    return load(
+        models_dir,
+        agent,
+        version=version,
+        expected_names=manifest.feature_names if manifest.kind == "meta" else FEATURE_NAMES,
+        expected_feature_hash=None if manifest.kind == "meta" else feature_hash,
+    )
 
 
 def input_shape(manifest: Manifest) -> tuple[int, ...]:

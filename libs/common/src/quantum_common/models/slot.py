@@ -28,6 +28,10 @@ class ModelSlot(ABC, Generic[M]):
         self._tried: str | None = None
         self._lock = threading.Lock()
 
+    def pointed(self, models_dir: Path) -> str | None:
+        """The version that shall serve."""
+        return current_version(models_dir, self._agent)
+
     @abstractmethod
     def load(self, version: str) -> M:
         """Verify a version and return it. Raises ModelRefused."""
@@ -56,7 +60,7 @@ class ModelSlot(ABC, Generic[M]):
                     self._refuse(ModelRefused("unreadable", str(error)))
 
     def _look(self, models_dir: Path, again: bool) -> None:
-        version = current_version(models_dir, self._agent)
+        version = self.pointed(models_dir)
         if version is None:
             if self.model is None:
                 self.problem = f"{models_dir / self._agent} has no current version"
@@ -67,6 +71,9 @@ class ModelSlot(ABC, Generic[M]):
             model = self.load(version)
             self.model, self._serving, self.problem = model, version, None
             self.served(model)
+
+    def _drop(self) -> None:
+        self.model = self._serving = self._tried = None
 
     def _refuse(self, error: ModelRefused) -> None:
         problem = f"{error.detail} [{error.reason}]"

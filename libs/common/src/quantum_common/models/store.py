@@ -1,7 +1,7 @@
-"""The folder of models: `<models_dir>/<agent>/<version>/{model.onnx, manifest.json}` and the `current` pointer.
+"""The folder of models: `<models_dir>/<agent>/<version>/{model.onnx, manifest.json}` and the pointers beside them.
 
-A version is written beside its place, synced and renamed, and never changed afterwards; the pointer is replaced
-atomically. So a reader sees a whole version or none, and a rollback is another pointer.
+A version is written beside its place, synced and renamed, and never changed afterwards; a pointer (`current`, `shadow`)
+is replaced atomically. So a reader sees a whole version or none. `releases` says which version is pointed to.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from quantum_common.models.manifest import Manifest, ModelRefused, decode_manife
 MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "manifest.json"
 CURRENT_FILE = "current"
+SHADOW_FILE = "shadow"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -28,8 +29,8 @@ class CannotPublish(QuantumError):
     """The version exists already, or its name does not suit a folder."""
 
 
-def publish(models_dir: Path, manifest: Manifest, onnx_bytes: bytes, *, current: bool = True) -> Path:
-    """Write a version durably and, unless `current` is false (a challenger), point to it; returns its folder.
+def publish(models_dir: Path, manifest: Manifest, onnx_bytes: bytes) -> Path:
+    """Write a version durably and return its folder; it serves only when it is promoted.
 
     The manifest's sha256 is computed here.
     """
@@ -48,26 +49,45 @@ def publish(models_dir: Path, manifest: Manifest, onnx_bytes: bytes, *, current:
     _sync_folder(partial)
     partial.rename(target)
     _sync_folder(target.parent)
-    if current:
-        set_current(models_dir, manifest.agent, manifest.version)
     return target
 
 
-def set_current(models_dir: Path, agent: str, version: str) -> None:
-    """Point to a published version: promotion and rollback. ModelRefused (`version_missing`) if it is not there."""
+def point(models_dir: Path, agent: str, pointer: str, version: str) -> None:
+    """Let a pointer name a version, atomically and durably."""
     folder = models_dir / agent
-    if not (folder / version / MANIFEST_FILE).is_file():
-        raise ModelRefused("version_missing", f"{agent} has no version {version!r}")
-    partial = folder / f".{CURRENT_FILE}.partial"
+    partial = folder / f".{pointer}.partial"
     _write(partial, version.encode())
-    partial.replace(folder / CURRENT_FILE)
+    partial.replace(folder / pointer)
     _sync_folder(folder)
 
 
+def unpoint(models_dir: Path, agent: str, pointer: str) -> None:
+    """Remove a pointer; nothing happens when there is none."""
+    folder = models_dir / agent
+    if (folder / pointer).is_file():
+        (folder / pointer).unlink(missing_ok=True)
+        _sync_folder(folder)
+
+
+def check_published(models_dir: Path, agent: str, version: str) -> None:
+    """ModelRefused (`version_missing`) unless the version is there."""
+    if not (models_dir / agent / version / MANIFEST_FILE).is_file():
+        raise ModelRefused("version_missing", f"{agent} has no version {version!r}")
+
+
 def current_version(models_dir: Path, agent: str) -> str | None:
-    """The version that the pointer names, or None without a pointer."""
+    """The version that serves, or None without a pointer."""
+    return _pointed(models_dir, agent, CURRENT_FILE)
+
+
+def shadow_version(models_dir: Path, agent: str) -> str | None:
+    """The challenger that predicts beside the current version, or None."""
+    return _pointed(models_dir, agent, SHADOW_FILE)
+
+
+def _pointed(models_dir: Path, agent: str, pointer: str) -> str | None:
     try:
-        return (models_dir / agent / CURRENT_FILE).read_text().strip() or None
+        return (models_dir / agent / pointer).read_text().strip() or None
     except FileNotFoundError:
         return None
 

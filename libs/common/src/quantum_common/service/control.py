@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from quantum_common.bus.port import Bus, BusUnavailable
 from quantum_common.contracts.control import Look
-from quantum_common.contracts.envelope import BadEvent, decode
+from quantum_common.contracts.envelope import BadEvent, Producer, decode, encode, envelope
 from quantum_common.contracts.streams import CONTROL_STREAM
-from quantum_common.service.clock import MarketClock
+from quantum_common.service.clock import MarketClock, wall_ms
 from quantum_common.service.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,13 @@ class Control:
                 self._clock.advance(look.market_ts_ms)
             if self._on_look:
                 await self._on_look(look)
+
+
+async def wake(bus: Bus, look: Look, producer: Producer) -> None:
+    """Have every instance of the fleet look. Raises BusUnavailable."""
+    now_ms = wall_ms()
+    event = envelope(look, producer=producer, produced_at_ms=now_ms, natural_key=f"{look.subject}:{now_ms}")
+    await bus.append(CONTROL_STREAM, encode(event))
 
 
 def _look(data: bytes) -> Look | None:
