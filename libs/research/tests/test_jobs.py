@@ -32,8 +32,10 @@ def cluster() -> Iterator[str]:
         "include_dashboard": False,
         "node_ip_address": "127.0.0.1",
     }
-    started = ray_cluster(initialize_head=True, head_node_args=node)
-    started.add_node(**node)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+        started = ray_cluster(initialize_head=True, head_node_args=node)
+        started.add_node(**node)
     yield f"127.0.0.1:{started.address.rpartition(':')[2]}"
     started.shutdown()
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from ipaddress import ip_address
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, Protocol, TypeVar
@@ -153,9 +154,12 @@ def _exported(variables: dict[str, str]) -> Iterator[None]:
 def _on_ray(shared: Any, workers: int, address: str) -> Iterator[Run]:
     try:
         import ray
+        from ray._private import ray_constants
     except ImportError as error:
         raise ResearchError(f"{error}; install quantum-research with its extra 'ray'") from error
-    _check_reachable(address)
+    if _check_reachable(address):
+        # Ray would take the machine's outer address for it, where a cluster bound to loopback does not listen.
+        ray_constants.ENABLE_RAY_CLUSTER = False
     own: dict[str, Any] = {"num_cpus": workers, "object_store_memory": RAY_STORE_BYTES, "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(
@@ -172,13 +176,14 @@ def _on_ray(shared: Any, workers: int, address: str) -> Iterator[Run]:
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself tries a wrong address for minutes."""
+def _check_reachable(address: str) -> bool:
+    """Whether the address is loopback. Asked first, because Ray itself tries a wrong address for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon:
-        return
+        return False
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S) as connection:
+            return ip_address(connection.getpeername()[0]).is_loopback
     except (OSError, ValueError) as error:
         raise ResearchError(f"no Ray cluster at {address!r}: {error}") from error
 
