@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -22,12 +23,23 @@ from quantum_research.dataset import Dataset
 from quantum_research.export import OPSET
 from quantum_research.forecaster import Effort
 
-_BATCH = 256
-_LEARNING_RATE = 1e-3
-_WEIGHT_DECAY = 1e-2
 _GRADIENT_NORM = 1.0
 _WIDEST_DEVIATION = 8.0
 """Standardised inputs are cut here: one print after a dead bar would otherwise drown a whole window."""
+
+
+class FitParameters(Protocol):
+    """What the fit loop takes from the hyperparameters of a network."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def weight_decay(self) -> float: ...
+
+    @property
+    def batch(self) -> int:
+        """Windows per step."""
 
 
 class Standardised(nn.Module):
@@ -103,7 +115,13 @@ class FittedNetwork:
 
 
 def fit_network(
-    build: Callable[[int], nn.Module], data: Dataset, validation: Dataset, *, view: str, effort: Effort
+    build: Callable[[int], nn.Module],
+    data: Dataset,
+    validation: Dataset,
+    *,
+    view: str,
+    effort: Effort,
+    parameters: FitParameters,
 ) -> FittedNetwork:
     """Fit `build(steps)` on all label steps; keep the epoch with the best log-loss of the last step in `validation`.
 
@@ -115,11 +133,11 @@ def fit_network(
     train, held_out = Windows.of(data, view), Windows.of(validation, view)
     ends = train.bars[train.places[:, -1]]
     model = Standardised(build(data.horizon_bars), ends.mean(dim=0), ends.std(dim=0).clamp_min(1e-8))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay)
     shuffler = torch.Generator().manual_seed(effort.seed)
     best_loss, best_epoch, best_state = float("inf"), 0, deepcopy(model.state_dict())
     for epoch in range(1, effort.max_epochs + 1):
-        _fit_epoch(model, optimizer, train, torch.randperm(len(train), generator=shuffler))
+        _fit_epoch(model, optimizer, train, torch.randperm(len(train), generator=shuffler), parameters.batch)
         loss = float(F.cross_entropy(_last_step_logits(model, held_out), held_out.labels[:, -1]))
         if loss < best_loss:
             best_loss, best_epoch, best_state = loss, epoch, deepcopy(model.state_dict())
@@ -129,9 +147,9 @@ def fit_network(
     return FittedNetwork(model.eval(), view, best_epoch)
 
 
-def _fit_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, train: Windows, order: Tensor) -> None:
+def _fit_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, train: Windows, order: Tensor, batch: int) -> None:
     model.train()
-    for places, labels in train.batches(order, _BATCH):
+    for places, labels in train.batches(order, batch):
         optimizer.zero_grad()
         logits = model(train.bars[places])
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
