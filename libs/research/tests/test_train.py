@@ -26,7 +26,6 @@ from quantum_common.models.store import read_artifact
 from quantum_research import ResearchError
 from quantum_research.artifacts import Candidate, publish_all, quality
 from quantum_research.forecaster import ENTRY_POINT_GROUP, Trainer, check_trainers, load_trainers
-from quantum_research.networks import fit_network
 from quantum_research.testing import TINY, synthetic_candles, synthetic_dataset
 from quantum_research.train import TrainReport, TrainRequest, train
 
@@ -244,7 +243,7 @@ def test_the_meta_manifest_and_report_show_the_regimes_of_the_tested_rows_and_ar
 def test_f30_the_scaler_comes_from_the_training_part_only() -> None:
     data = synthetic_dataset(rows_per_symbol=120)
     early, late = data.take(np.arange(120)), data.take(np.arange(150, 240))
-    fitted = fit_network(patchtst_agent.train.PatchTST, early, late, view="relative", effort=TINY)
+    fitted = patchtst_agent.train.TRAINER.fit(early, late, TINY)
     assert fitted.model.mean.numpy()[1:] == pytest.approx(early.rows("relative").mean(axis=0), abs=1e-4)
 
 

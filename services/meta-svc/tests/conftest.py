@@ -89,7 +89,7 @@ def _publish(
         linear=(told or linear) if meta.linear else None,
     )
     publish(models_dir, manifest, graph)
-    promote(models_dir, "meta", version, reason="test", at_ms=1)
+    promote(models_dir, meta.folder, version, reason="test", at_ms=1)
     return linear
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,11 +53,28 @@ class Fitted(Protocol):
         """Numbers that fitting chose: weights, or nodes of trees."""
 
 
+class Suggestions(Protocol):
+    """What a search space draws from: an Optuna trial."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
+
+
 class Trainer(Protocol):
-    """How one agent's model is fitted."""
+    """How one agent's model is fitted: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def model(self) -> ModelSpec: ...
+
+    @property
+    def parameters(self) -> Any:
+        """Hyperparameters: a frozen dataclass of numbers whose defaults are those of training."""
+
+    def suggested(self, trial: Suggestions) -> Trainer:
+        """The same with parameters from the agent's search space, which names each of them and holds the defaults."""
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -85,6 +103,24 @@ def load_trainers(points: Iterable[EntryPoint]) -> dict[str, Trainer]:
         raise ResearchError(f"{error}; install the agents with their extra 'train'") from error
     check_trainers(trainers)
     return trainers
+
+
+def with_parameters(trainers: Mapping[str, Trainer], chosen: Mapping[str, Mapping[str, float]]) -> dict[str, Trainer]:
+    """The trainers with these hyperparameters, agent → name → value; the rest as it was. Raises ResearchError."""
+    if unknown := sorted(set(chosen) - set(trainers)):
+        raise ResearchError(f"parameters of unknown agents: {', '.join(unknown)}")
+    return {**trainers, **{agent: _with(agent, trainers[agent], values) for agent, values in chosen.items()}}
+
+
+def _with(agent: str, trainer: Trainer, values: Mapping[str, float]) -> Trainer:
+    known = asdict(trainer.parameters)
+    if unknown := sorted(set(values) - set(known)):
+        raise ResearchError(f"{agent} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
+    try:
+        parameters = msgspec.convert({**known, **values}, type(trainer.parameters))
+    except msgspec.ValidationError as error:
+        raise ResearchError(f"parameters of {agent}: {error}") from error
+    return replace(trainer, parameters=parameters)
 
 
 def model_input(spec: ModelSpec, data: Dataset) -> NDArray[np.float32]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -25,17 +26,28 @@ from quantum_research.export import OPSET
 from quantum_research.forecaster import Effort
 from quantum_research.labels import BUY, SELL
 
-_BATCH = 256
-_LEARNING_RATE = 1e-3
 _WARM_UP = 0.2
 """Share of the batches until the learning rate has risen; then it falls to zero."""
-_WEIGHT_DECAY = 1e-2
 _GRADIENT_NORM = 1.0
 _WIDEST_DEVIATION = 8.0
 """Standardised inputs are cut here: one print after a dead bar would otherwise drown a whole window."""
 _MIRROR_SOURCE = torch.from_numpy(mirror.SEQUENCE_SOURCE)
 _MIRROR_SIGN = torch.from_numpy(mirror.SEQUENCE_SIGN)
 _MIRROR_OFFSET = torch.from_numpy(mirror.SEQUENCE_OFFSET)
+
+
+class FitParameters(Protocol):
+    """What the fit loop takes from the hyperparameters of a network."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def weight_decay(self) -> float: ...
+
+    @property
+    def batch(self) -> int:
+        """Windows per step."""
 
 
 class Standardised(nn.Module):
@@ -97,9 +109,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.places)
 
-    def batches(self, order: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-        """Places (batch, 64) and labels (batch, steps) in this order."""
-        return [(self.places[rows], self.labels[rows]) for rows in torch.split(order, size)]
+    def batches(self, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Windows (batch, 64, 19) and labels (batch, steps) in this order, half of each batch mirrored."""
+        for rows in torch.split(order, size):
+            yield _half_mirrored(self.bars[self.places[rows]], self.labels[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +136,13 @@ class FittedNetwork:
 
 
 def fit_network(
-    build: Callable[[int], nn.Module], data: Dataset, validation: Dataset, *, view: str, effort: Effort
+    build: Callable[[int], nn.Module],
+    data: Dataset,
+    validation: Dataset,
+    *,
+    view: str,
+    effort: Effort,
+    parameters: FitParameters,
 ) -> FittedNetwork:
     """Fit members of `build(steps)` on all label steps, on rows and their mirror images alike.
 
@@ -134,26 +153,36 @@ def fit_network(
     torch.use_deterministic_algorithms(True)
     train, held_out = Windows.of(data, view), Windows.of(validation, view)
     members, epochs = zip(
-        *(_fit_member(build, train, held_out, effort, effort.seed + number) for number in range(effort.members)),
+        *(
+            _fit_member(build, train, held_out, effort, parameters, seed)
+            for seed in range(effort.seed, effort.seed + effort.members)
+        ),
         strict=True,
     )
     return FittedNetwork(Members(members).eval(), view, epochs)
 
 
 def _fit_member(
-    build: Callable[[int], nn.Module], train: Windows, held_out: Windows, effort: Effort, seed: int
+    build: Callable[[int], nn.Module],
+    train: Windows,
+    held_out: Windows,
+    effort: Effort,
+    parameters: FitParameters,
+    seed: int,
 ) -> tuple[Standardised, int]:
     """A network and the epoch it is of."""
     torch.manual_seed(seed)
     ends = train.bars[train.places[:, -1]]
     model = Standardised(build(train.labels.shape[1]), ends.mean(dim=0), ends.std(dim=0).clamp_min(1e-8))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    batches = effort.max_epochs * ceil(len(train) / _BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=batches, pct_start=_WARM_UP)
+    rate = parameters.learning_rate
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=parameters.weight_decay)
+    batches = effort.max_epochs * ceil(len(train) / parameters.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=batches, pct_start=_WARM_UP)
     shuffler = torch.Generator().manual_seed(seed)
     best_loss, best_epoch, best_state = float("inf"), 0, deepcopy(model.state_dict())
     for epoch in range(1, effort.max_epochs + 1):
-        _fit_epoch(model, optimizer, schedule, train, torch.randperm(len(train), generator=shuffler))
+        order = torch.randperm(len(train), generator=shuffler)
+        _fit_epoch(model, optimizer, schedule, train.batches(order, parameters.batch))
         loss = float(F.cross_entropy(_last_step_logits(model, held_out), held_out.labels[:, -1]))
         if loss < best_loss:
             best_loss, best_epoch, best_state = loss, epoch, deepcopy(model.state_dict())
@@ -167,14 +196,12 @@ def _fit_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    train: Windows,
-    order: Tensor,
+    batches: Iterable[tuple[Tensor, Tensor]],
 ) -> None:
     model.train()
-    for places, labels in train.batches(order, _BATCH):
+    for windows, labels in batches:
         optimizer.zero_grad()
-        windows, classes = _half_mirrored(train.bars[places], labels)
-        loss = F.cross_entropy(model(windows).flatten(0, 1), classes.flatten())
+        loss = F.cross_entropy(model(windows).flatten(0, 1), labels.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
         optimizer.step()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
 import numpy as np
 
 from quantum_common.candles import Candles
@@ -10,7 +13,7 @@ from quantum_common.models.serving import Graph
 from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset, build_dataset
 from quantum_research.export import PARITY_TOLERANCE, verify_export
-from quantum_research.forecaster import Effort, Trainer, model_input
+from quantum_research.forecaster import Effort, Trainer, model_input, with_parameters
 from quantum_research.splits import split_at
 
 START_MS = 1_600_000_000_000 - 1_600_000_000_000 % 3_600_000
@@ -63,5 +66,38 @@ def check_trainer(trainer: Trainer) -> None:
     assert b"/site-packages/" not in onnx_bytes
     assert b".py" not in onnx_bytes
 
+    check_search_space(trainer)
+
     again = trainer.fit(data.take(split.past), data.take(split.future), TINY)
     assert again.export(calibration) == onnx_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSuggestions:
+    """A trial that answers with given values and insists that the space holds them."""
+
+    values: Mapping[str, float]
+    asked: list[str] = field(default_factory=list)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self._given(name, low, high)
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return int(self._given(name, low, high))
+
+    def _given(self, name: str, low: float, high: float) -> float:
+        assert low <= self.values[name] <= high, name
+        self.asked.append(name)
+        return self.values[name]
+
+
+def check_search_space(trainer: Trainer) -> None:
+    """The space names every hyperparameter once, holds the defaults, and leaves the rest of the trainer as it was."""
+    defaults = asdict(trainer.parameters)
+    trial = GivenSuggestions(defaults)
+    assert trainer.suggested(trial) == trainer
+    assert sorted(trial.asked) == sorted(defaults)
+    changed = {"learning_rate": defaults["learning_rate"] * 1.5}
+    other = trainer.suggested(GivenSuggestions({**defaults, **changed}))
+    assert other == with_parameters({trainer.model.agent: trainer}, {trainer.model.agent: changed})[trainer.model.agent]
+    assert other != trainer

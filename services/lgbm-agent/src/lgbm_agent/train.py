@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import lightgbm
@@ -15,7 +15,7 @@ from quantum_common.features import FEATURE_COUNT
 from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset
 from quantum_research.export import Trees, float32_floor, trees_graph
-from quantum_research.forecaster import Effort
+from quantum_research.forecaster import Effort, Suggestions
 from quantum_research.mirror import with_mirror_image, with_mirrored_labels
 
 _CLASSES = 3
@@ -24,10 +24,6 @@ _PARAMETERS = {
     "num_class": _CLASSES,
     "metric": "multi_logloss",
     "boosting": "gbdt",
-    "num_leaves": 31,
-    "learning_rate": 0.05,
-    "feature_fraction": 0.8,
-    "bagging_fraction": 0.8,
     "bagging_freq": 1,
     # Rows first and a fixed order of sums: repeated training gives the same trees.
     "deterministic": True,
@@ -37,17 +33,41 @@ _PARAMETERS = {
 
 
 @dataclass(frozen=True, slots=True)
+class LgbmParameters:
+    """LightGBM's own names."""
+
+    learning_rate: float = 0.05
+    num_leaves: int = 31
+    min_data_in_leaf: int = 20
+    bagging_fraction: float = 0.8
+    feature_fraction: float = 0.8
+    lambda_l2: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class LgbmTrainer:
     """Rows and mirror images; every class weighs the same in fitting and stopping, which calibration undoes."""
 
     model: ModelSpec = MODEL
     libraries: tuple[str, ...] = ("lightgbm",)
+    parameters: LgbmParameters = LgbmParameters()
+
+    def suggested(self, trial: Suggestions) -> LgbmTrainer:
+        parameters = LgbmParameters(
+            learning_rate=trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
+            num_leaves=trial.suggest_int("num_leaves", 4, 64, log=True),
+            min_data_in_leaf=trial.suggest_int("min_data_in_leaf", 20, 2000, log=True),
+            bagging_fraction=trial.suggest_float("bagging_fraction", 0.4, 1.0),
+            feature_fraction=trial.suggest_float("feature_fraction", 0.3, 1.0),
+            lambda_l2=trial.suggest_float("lambda_l2", 0.0, 50.0),
+        )
+        return replace(self, parameters=parameters)
 
     def fit(self, data: Dataset, validation: Dataset, effort: Effort) -> FittedLgbm:
         weights = 1.0 / (_CLASSES * data.class_shares())
         train = self._part(with_mirror_image(data.rows(self.model.view)), with_mirrored_labels(data.label), weights)
         booster = lightgbm.train(
-            {**_PARAMETERS, "seed": effort.seed, "num_threads": effort.threads},
+            {**_PARAMETERS, **asdict(self.parameters), "seed": effort.seed, "num_threads": effort.threads},
             train,
             num_boost_round=effort.max_trees,
             valid_sets=[self._part(validation.rows(self.model.view), validation.label, weights)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import xgboost
@@ -14,7 +14,7 @@ from quantum_common.features import FEATURE_COUNT
 from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset
 from quantum_research.export import Trees, trees_graph
-from quantum_research.forecaster import Effort
+from quantum_research.forecaster import Effort, Suggestions
 from quantum_research.mirror import with_mirror_image, with_mirrored_labels
 from xgb_agent.model import MODEL
 
@@ -23,11 +23,19 @@ _PARAMETERS = {
     "num_class": 3,
     "eval_metric": "mlogloss",
     "tree_method": "hist",
-    "max_depth": 6,
-    "learning_rate": 0.05,
-    "subsample": 0.8,
-    "colsample_bytree": 0.8,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class XgbParameters:
+    """XGBoost's own names."""
+
+    learning_rate: float = 0.05
+    max_depth: int = 6
+    min_child_weight: float = 1.0
+    subsample: float = 0.8
+    colsample_bytree: float = 0.8
+    reg_lambda: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +44,23 @@ class XgbTrainer:
 
     model: ModelSpec = MODEL
     libraries: tuple[str, ...] = ("xgboost-cpu",)
+    parameters: XgbParameters = XgbParameters()
+
+    def suggested(self, trial: Suggestions) -> XgbTrainer:
+        parameters = XgbParameters(
+            learning_rate=trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
+            max_depth=trial.suggest_int("max_depth", 2, 8),
+            min_child_weight=trial.suggest_float("min_child_weight", 1.0, 500.0, log=True),
+            subsample=trial.suggest_float("subsample", 0.4, 1.0),
+            colsample_bytree=trial.suggest_float("colsample_bytree", 0.3, 1.0),
+            reg_lambda=trial.suggest_float("reg_lambda", 0.1, 100.0, log=True),
+        )
+        return replace(self, parameters=parameters)
 
     def fit(self, data: Dataset, validation: Dataset, effort: Effort) -> FittedXgb:
         data.class_shares()
         booster = xgboost.train(
-            {**_PARAMETERS, "seed": effort.seed, "nthread": effort.threads},
+            {**_PARAMETERS, **asdict(self.parameters), "seed": effort.seed, "nthread": effort.threads},
             xgboost.DMatrix(with_mirror_image(data.rows(self.model.view)), label=with_mirrored_labels(data.label)),
             num_boost_round=effort.max_trees,
             evals=[(xgboost.DMatrix(validation.rows(self.model.view), label=validation.label), "validation")],
