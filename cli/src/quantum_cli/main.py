@@ -119,11 +119,30 @@ def train(
     label_threshold: LabelThreshold = None,
     horizon: Horizon = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON")] = False,
+    check_leaks: Annotated[
+        bool, typer.Option("--check-leaks", help="Train nothing: plant leaks and see whether each is noticed")
+    ] = False,
     progress_json: Annotated[bool, typer.Option("--progress-json", hidden=True)] = False,
 ) -> None:
     """Train the four agents and the meta model on recorded candles and publish them."""
+    from quantum_cli.leak_check import run_leak_check
     from quantum_cli.training import run_training
 
+    if check_leaks:
+        with failing_with_a_message():
+            run_leak_check(
+                data_dir=data,
+                venue=venue,
+                symbols=parse_symbols(symbols),
+                timeframe=timeframe,
+                from_ms=parse_date(from_, "--from"),
+                to_ms=parse_date(to, "--to"),
+                label_threshold=label_threshold,
+                horizon_bars=horizon,
+                as_json=as_json,
+                console=console,
+            )
+        return
     with failing_with_a_message():
         run_training(
             data_dir=data,

@@ -83,6 +83,10 @@ class Windows:
         return [(self.places[rows], self.labels[rows]) for rows in torch.split(order, size)]
 
 
+Scale = Callable[[Windows], tuple[Tensor, Tensor]]
+"""Mean and deviation (19,) that the network's inputs are standardised with."""
+
+
 @dataclass(frozen=True, slots=True)
 class FittedNetwork:
     model: Standardised
@@ -102,8 +106,20 @@ class FittedNetwork:
         return sum(weights.numel() for weights in self.model.parameters())
 
 
+def training_scale(train: Windows) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every channel at the ends of the windows; `bars` holds other rows' bars too."""
+    ends = train.bars[train.places[:, -1]]
+    return ends.mean(dim=0), ends.std(dim=0).clamp_min(1e-8)
+
+
 def fit_network(
-    build: Callable[[int], nn.Module], data: Dataset, validation: Dataset, *, view: str, effort: Effort
+    build: Callable[[int], nn.Module],
+    data: Dataset,
+    validation: Dataset,
+    *,
+    view: str,
+    effort: Effort,
+    scale: Scale = training_scale,
 ) -> FittedNetwork:
     """Fit `build(steps)` on all label steps; keep the epoch with the best log-loss of the last step in `validation`.
 
@@ -113,8 +129,7 @@ def fit_network(
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(effort.seed)
     train, held_out = Windows.of(data, view), Windows.of(validation, view)
-    ends = train.bars[train.places[:, -1]]
-    model = Standardised(build(data.horizon_bars), ends.mean(dim=0), ends.std(dim=0).clamp_min(1e-8))
+    model = Standardised(build(data.horizon_bars), *scale(train))
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     shuffler = torch.Generator().manual_seed(effort.seed)
     best_loss, best_epoch, best_state = float("inf"), 0, deepcopy(model.state_dict())
