@@ -128,7 +128,7 @@ def _pictures(model: ModelEvaluation, found: Evaluation) -> Iterator[tuple[str, 
     yield "Calibration: on the line, confidence means what it says", report_charts.calibration(model.reliability)
     yield "How confident it is", report_charts.confidence(model.confidence)
     parts: Mapping[str, Mapping[str, Estimate]] = {
-        "fold": {f"fold {name}": part.gain for name, part in model.folds.items()},
+        "fold": {f"fold {name}": part.gain for name, part in model.folds.items() if len(model.folds) > 1},
         "symbol": {name: part.gain for name, part in model.symbols.items()},
         "regime": {name: part.gain for name, part in model.regimes.items()},
     }
