@@ -129,9 +129,13 @@ def train(
     ] = None,
     min_date: Annotated[str | None, typer.Option(help="With --meta-from: first bar, ISO date, UTC")] = None,
     min_samples: Annotated[int, typer.Option(min=1, help="With --meta-from: fewest labelled bars")] = 1000,
+    check_leaks: Annotated[
+        bool, typer.Option("--check-leaks", help="Train nothing: plant leaks and see whether each is noticed")
+    ] = False,
     progress_json: Annotated[bool, typer.Option("--progress-json", hidden=True)] = False,
 ) -> None:
     """Train the four agents and the meta models on recorded candles and publish them."""
+    from quantum_cli.leak_check import run_leak_check
     from quantum_cli.meta_training import run_meta_training
     from quantum_cli.training import run_training
 
@@ -149,6 +153,20 @@ def train(
             return
         if data is None:
             raise UsageError("--data: give the folder of candle files, or --meta-from an archive")
+        if check_leaks:
+            run_leak_check(
+                data_dir=data,
+                venue=venue,
+                symbols=parse_symbols(symbols),
+                timeframe=timeframe,
+                from_ms=parse_date(from_, "--from"),
+                to_ms=parse_date(to, "--to"),
+                label_threshold=label_threshold,
+                horizon_bars=horizon,
+                as_json=as_json,
+                console=console,
+            )
+            return
         run_training(
             data_dir=data,
             venue=venue,

@@ -100,6 +100,14 @@ def check_timeframe(timeframe: str) -> str:
     return timeframe
 
 
+def threshold_for(timeframe: str, label_threshold: float | None) -> float:
+    """The given label threshold, else the timeframe's default."""
+    threshold = DEFAULT_LABEL_THRESHOLD[timeframe] if label_threshold is None else label_threshold
+    if not 0 < threshold < 1:
+        raise UsageError(f"--label-threshold {threshold}: give a fraction between 0 and 1, such as 0.015 for 1.5 %")
+    return threshold
+
+
 def read_all(data_dir: Path, venue: str, symbols: tuple[str, ...], timeframe: str) -> dict[str, Candles]:
     """Candles of every symbol; a missing file is a usage error."""
     try:
@@ -134,9 +142,7 @@ def make_plan(
         bars_per_s = parse_speed(speed, timeframe) if speed else SYNTHETIC_BARS_PER_S
     else:
         bars_per_s = parse_speed(speed or "max", timeframe)
-    threshold = DEFAULT_LABEL_THRESHOLD[timeframe] if label_threshold is None else label_threshold
-    if not 0 < threshold < 1:
-        raise UsageError(f"--label-threshold {threshold}: give a fraction between 0 and 1, such as 0.015 for 1.5 %")
+    threshold = threshold_for(timeframe, label_threshold)
     cluster_url = exported_cluster()
     parts: list[Any] = [data_dir and data_dir.resolve(), symbols, from_ms, to_ms, models_dir, threshold, horizon_bars]
     parts += ["cluster"] if cluster_url else []

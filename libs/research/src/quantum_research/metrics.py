@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_research.labels import BUY, HOLD, SELL
+from quantum_research.reliability import calibration_error
 
 Array = NDArray[np.float64]
 
-_CALIBRATION_BINS = 15
 _STRONG_TREND = 0.3
 """From this |trend_strength| on, a bar is trending."""
 _QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -23,13 +23,6 @@ def log_loss(probabilities: Array, labels: NDArray[np.int8]) -> float:
 def balanced_accuracy(actions: NDArray[np.intp], labels: NDArray[np.int8]) -> float:
     """Mean recall of the classes that occur."""
     return float(np.mean([(actions[labels == klass] == klass).mean() for klass in np.unique(labels)]))
-
-
-def calibration_error(confidence: Array, right: NDArray[np.bool_]) -> float:
-    """Expected calibration error of the chosen class over 15 equal bins of confidence (Guo et al. 2017)."""
-    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
-    gaps = [(bins == b).sum() * abs(confidence[bins == b].mean() - right[bins == b].mean()) for b in np.unique(bins)]
-    return float(np.sum(gaps) / len(confidence))
 
 
 def evaluate(probabilities: Array, prior: Array, labels: NDArray[np.int8]) -> dict[str, float]:
@@ -69,18 +62,23 @@ def accuracy_by_regime(
 ) -> dict[str, dict[str, float | None]]:
     """Accuracy in the thirds of volatility and with and without a trend, each beside its majority class and rows.
 
-    Volatility is a rank in [0, 1], so its thirds end at 1/3 and 2/3. Without a row, accuracies are None: unknown.
+    Without a row, accuracies are None: unknown.
     """
     right = probabilities.argmax(axis=1) == labels
+    regimes = regime_rows(volatility, trend_strength)
+    return {name: _accuracy(right[rows], labels[rows]) for name, rows in regimes.items()}
+
+
+def regime_rows(volatility: Array, trend_strength: Array) -> dict[str, NDArray[np.bool_]]:
+    """Which rows lie in each regime. Volatility is a rank in [0, 1], so its thirds end at 1/3 and 2/3."""
     trending = np.abs(trend_strength) >= _STRONG_TREND
-    regimes = {
+    return {
         "low": volatility < 1 / 3,
         "medium": (volatility >= 1 / 3) & (volatility < 2 / 3),
         "high": volatility >= 2 / 3,
         "trending": trending,
         "ranging": ~trending,
     }
-    return {name: _accuracy(right[rows], labels[rows]) for name, rows in regimes.items()}
 
 
 def _accuracy(right: NDArray[np.bool_], labels: NDArray[np.int8]) -> dict[str, float | None]:

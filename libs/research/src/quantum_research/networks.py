@@ -115,6 +115,10 @@ class Windows:
             yield _half_mirrored(self.bars[self.places[rows]], self.labels[rows])
 
 
+Scale = Callable[[Windows], tuple[Tensor, Tensor]]
+"""Mean and deviation (19,) that the network's inputs are standardised with."""
+
+
 @dataclass(frozen=True, slots=True)
 class FittedNetwork:
     model: Members
@@ -135,6 +139,12 @@ class FittedNetwork:
         return sum(weights.numel() for weights in self.model.parameters())
 
 
+def training_scale(train: Windows) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every channel at the ends of the windows; `bars` holds other rows' bars too."""
+    ends = train.bars[train.places[:, -1]]
+    return ends.mean(dim=0), ends.std(dim=0).clamp_min(1e-8)
+
+
 def fit_network(
     build: Callable[[int], nn.Module],
     data: Dataset,
@@ -143,6 +153,7 @@ def fit_network(
     view: str,
     effort: Effort,
     parameters: FitParameters,
+    scale: Scale = training_scale,
 ) -> FittedNetwork:
     """Fit members of `build(steps)` on all label steps, on rows and their mirror images alike.
 
@@ -154,7 +165,7 @@ def fit_network(
     train, held_out = Windows.of(data, view), Windows.of(validation, view)
     members, epochs = zip(
         *(
-            _fit_member(build, train, held_out, effort, parameters, seed)
+            _fit_member(build, train, held_out, effort, parameters, scale, seed)
             for seed in range(effort.seed, effort.seed + effort.members)
         ),
         strict=True,
@@ -168,12 +179,12 @@ def _fit_member(
     held_out: Windows,
     effort: Effort,
     parameters: FitParameters,
+    scale: Scale,
     seed: int,
 ) -> tuple[Standardised, int]:
     """A network and the epoch it is of."""
     torch.manual_seed(seed)
-    ends = train.bars[train.places[:, -1]]
-    model = Standardised(build(train.labels.shape[1]), ends.mean(dim=0), ends.std(dim=0).clamp_min(1e-8))
+    model = Standardised(build(train.labels.shape[1]), *scale(train))
     rate = parameters.learning_rate
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=parameters.weight_decay)
     batches = effort.max_epochs * ceil(len(train) / parameters.batch)

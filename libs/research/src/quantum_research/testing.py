@@ -10,11 +10,12 @@ import numpy as np
 from quantum_common.candles import Candles
 from quantum_common.features import WARMUP_BARS
 from quantum_common.models.serving import Graph
-from quantum_research.calibration import Calibration
+from quantum_research.calibration import Calibration, fit_calibration
 from quantum_research.dataset import Dataset, build_dataset
 from quantum_research.export import PARITY_TOLERANCE, verify_export
 from quantum_research.forecaster import Effort, Trainer, model_input, with_parameters
 from quantum_research.splits import split_at
+from quantum_research.walk_forward import OutOfFold
 
 START_MS = 1_600_000_000_000 - 1_600_000_000_000 % 3_600_000
 HOUR_MS = 3_600_000
@@ -42,6 +43,18 @@ def synthetic_dataset(rows_per_symbol: int = 400, symbols: int = 2) -> Dataset:
     bars = WARMUP_BARS + 63 + rows_per_symbol + 5
     candles = {f"S{seed}USDT": synthetic_candles(bars, seed) for seed in range(symbols)}
     return build_dataset(candles, "1h", horizon_bars=5, threshold=0.015)
+
+
+def synthetic_votes(data: Dataset, knowledge: Mapping[str, float], *, folds: int = 3) -> OutOfFold:
+    """Models that know the labels as much as they are told to: 0 is nothing, 1 a good deal; all but calibrated."""
+    shares = data.class_shares()
+    votes = {}
+    for seed, (name, strength) in enumerate(knowledge.items()):
+        noise = np.random.default_rng(seed).normal(size=(len(data), 3))
+        hint = 2.0 * strength * np.eye(3)[data.label] + noise
+        votes[name] = fit_calibration(hint, data.label).probabilities(hint)
+    fold = np.arange(len(data)) * folds // len(data)
+    return OutOfFold(data, votes, np.broadcast_to(shares, (len(data), 3)), fold)
 
 
 def check_trainer(trainer: Trainer) -> None:
