@@ -14,8 +14,8 @@ from quantum_common.contracts import Envelope, PredictionAbstained, PredictionMa
 
 WATCHED_OUTPUTS = 200
 SMALLEST_RANGE = 0.02
-"""Of a probability, 5-95 % over the watched outputs. Measured with LightGBM on unseen candles: 0.10 is the smallest of
-25,000 windows (15m), 0.15 that of 1h over 5 symbols (40 bars of a calm week); a constant has 0. Shares of actions would
+"""Of a probability, 5-95 % over the watched outputs. Measured on unseen candles: 0.10 is LightGBM's smallest of
+27,000 windows (15m), 0.15 that of 1h over 5 symbols (40 bars of a calm week); a constant has 0. Shares of actions would
 say nothing: an honest model mostly says HOLD."""
 
 
