@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from meta_svc.versions import VERSIONS
 from quantum_cli.errors import UsageError
-from quantum_cli.first_models import MODELS
+from quantum_common.domain import AGENTS
 from quantum_common.models import (
     ModelRefused,
     age_s,
@@ -19,6 +20,9 @@ from quantum_common.models import (
     versions,
     withdrawn,
 )
+
+MODEL_FOLDERS = (*AGENTS, *(version.folder for version in VERSIONS.values()))
+"""What may stand in a models folder."""
 
 Role = Literal["current", "shadow", "previous", "withdrawn", "waiting"]
 
@@ -49,8 +53,8 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_agent(agent: str) -> str:
-    if agent not in MODELS:
-        raise UsageError(f"no agent {agent!r}: use one of {', '.join(MODELS)}")
+    if agent not in MODEL_FOLDERS:
+        raise UsageError(f"no agent {agent!r}: use one of {', '.join(MODEL_FOLDERS)}")
     return agent
 
 

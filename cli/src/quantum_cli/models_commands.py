@@ -12,9 +12,15 @@ import msgspec
 import typer
 
 from quantum_cli.errors import UsageError
-from quantum_cli.first_models import MODELS
 from quantum_cli.fleet_commands import AsJson, StateDir
-from quantum_cli.model_registry import VersionRow, check_agent, check_version, shown_manifest, version_rows
+from quantum_cli.model_registry import (
+    MODEL_FOLDERS,
+    VersionRow,
+    check_agent,
+    check_version,
+    shown_manifest,
+    version_rows,
+)
 from quantum_cli.plan import iso
 from quantum_cli.running import STATE_FOLDERS, models_of, running_below, running_in
 from quantum_cli.terminal import console, errors, failing_with_a_message
@@ -43,7 +49,7 @@ def list_models(models: Models = None, state_dir: StateDir = None, as_json: AsJs
     """Every version of every agent, the newest first."""
     with failing_with_a_message():
         folder, now_ms = _folder(models, state_dir), wall_ms()
-        rows = [row for agent in MODELS for row in version_rows(folder, agent, now_ms)]
+        rows = [row for agent in MODEL_FOLDERS for row in version_rows(folder, agent, now_ms)]
     if as_json:
         _print_json(rows)
     elif rows:

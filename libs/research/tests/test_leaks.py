@@ -131,5 +131,12 @@ def test_the_witness_tells_apart_what_a_model_has_seen_from_what_it_is_asked() -
     watched = witness.fit(first, second, EFFORT)
     watched.logits(third)
     assert (witness.asked_rows, witness.asked_too_early) == (200, 0)
-    watched.logits(second)  # it has been asked about later rows by now
-    assert witness.asked_too_early == 100
+    watched.logits(second)  # the rows it was stopped on
+    assert (witness.asked_rows, witness.asked_too_early) == (200, 0)
+    watched.logits(data.take(np.arange(850, 880)))
+    assert witness.asked_too_early == 30
+    between = data.take(np.concatenate([np.arange(0, 500), np.arange(700, 1200)]))
+    witness.fit(between, data.take(np.arange(550, 650)), EFFORT)  # held out in the middle, and apart
+    assert witness.asked_too_early == 30
+    witness.fit(between, data.take(np.arange(650, 700)), EFFORT)  # labels of the last of them reach into the rest
+    assert witness.asked_too_early > 30

@@ -87,7 +87,7 @@ def train_from_archive(request: ArchiveRequest) -> ArchiveReport:
     origin = _origin(archived, label)
     embargo_ms = label.horizon_bars * timeframe_ms(label.timeframe)
     candidates = vote_candidates(archived.votes, origin, embargo_ms=embargo_ms, seed=request.seed)
-    promoted = publish_all(request.models_dir, candidates)
+    promoted = publish_all(request.models_dir, candidates, at_ms=time.time_ns() // 1_000_000)
     models = {
         c.manifest.agent: ModelReport(
             version=c.manifest.version,

@@ -62,19 +62,10 @@ class Suggestions(Protocol):
 
 
 class Trainer(Protocol):
-    """How one agent's model is fitted: a frozen dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    """How one agent's model is fitted."""
 
     @property
     def model(self) -> ModelSpec: ...
-
-    @property
-    def parameters(self) -> Any:
-        """Hyperparameters: a frozen dataclass of numbers whose defaults are those of training."""
-
-    def suggested(self, trial: Suggestions) -> Trainer:
-        """The same with parameters from the agent's search space, which names each of them and holds the defaults."""
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -84,12 +75,25 @@ class Trainer(Protocol):
         """Fit on `data`, stop early on `validation` (purged of `data`); nothing else may be learned from it."""
 
 
-def installed_trainers() -> dict[str, Trainer]:
+class TunableTrainer(Trainer, Protocol):
+    """What an agent brings: a frozen dataclass whose hyperparameters can be searched."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def parameters(self) -> Any:
+        """Hyperparameters: a frozen dataclass of numbers whose defaults are those of training."""
+
+    def suggested(self, trial: Suggestions) -> TunableTrainer:
+        """The same with parameters from the agent's search space, which names each of them and holds the defaults."""
+
+
+def installed_trainers() -> dict[str, TunableTrainer]:
     """The trainers of the installed agents (entry points `quantum.agents`). Raises ResearchError."""
     return load_trainers(entry_points(group=ENTRY_POINT_GROUP))
 
 
-def load_trainers(points: Iterable[EntryPoint]) -> dict[str, Trainer]:
+def load_trainers(points: Iterable[EntryPoint]) -> dict[str, TunableTrainer]:
     """A trainer per agent, in the order of AGENTS.
 
     Raises ResearchError when an agent of the fleet is missing, lacks its extra `train`, or trains another one's model.
@@ -98,21 +102,23 @@ def load_trainers(points: Iterable[EntryPoint]) -> dict[str, Trainer]:
     if missing := [agent for agent in AGENTS if agent not in found]:
         raise ResearchError(f"agents not installed: {', '.join(missing)}; install them with their extra 'train'")
     try:
-        trainers: dict[str, Trainer] = {agent: found[agent].load() for agent in AGENTS}
+        trainers: dict[str, TunableTrainer] = {agent: found[agent].load() for agent in AGENTS}
     except ImportError as error:
         raise ResearchError(f"{error}; install the agents with their extra 'train'") from error
     check_trainers(trainers)
     return trainers
 
 
-def with_parameters(trainers: Mapping[str, Trainer], chosen: Mapping[str, Mapping[str, float]]) -> dict[str, Trainer]:
+def with_parameters(
+    trainers: Mapping[str, TunableTrainer], chosen: Mapping[str, Mapping[str, float]]
+) -> dict[str, TunableTrainer]:
     """The trainers with these hyperparameters, agent → name → value; the rest as it was. Raises ResearchError."""
     if unknown := sorted(set(chosen) - set(trainers)):
         raise ResearchError(f"parameters of unknown agents: {', '.join(unknown)}")
     return {**trainers, **{agent: _with(agent, trainers[agent], values) for agent, values in chosen.items()}}
 
 
-def _with(agent: str, trainer: Trainer, values: Mapping[str, float]) -> Trainer:
+def _with(agent: str, trainer: TunableTrainer, values: Mapping[str, float]) -> TunableTrainer:
     known = asdict(trainer.parameters)
     if unknown := sorted(set(values) - set(known)):
         raise ResearchError(f"{agent} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")

@@ -88,7 +88,8 @@ class Witness:
     fits: list[WitnessedFit] = field(default_factory=list)
     asked_rows: int = 0
     asked_too_early: int = 0
-    """Rows that open before the embargo after a label the model had seen by then was over."""
+    """Rows whose outcome the model could know: held-out ones whose label overlaps one it was fitted on, and others that
+    open before the embargo after the last label it was given."""
 
     @property
     def model(self) -> ModelSpec:
@@ -101,9 +102,18 @@ class Witness:
     def fit(self, data: Dataset, validation: Dataset, effort: Effort) -> Fitted:
         fitted = self.trainer.fit(data, validation, effort)
         self.fits.append(WitnessedFit(data, fitted))
-        watched = _WatchedFit(fitted, self, self.label_end_ms(data))
-        watched.asked(validation)
-        return watched
+        self.asked_rows += len(validation)
+        self.asked_too_early += self._overlapping(validation, data)
+        return _WatchedFit(fitted, self, validation.bar, max(self.label_end_ms(data), self.label_end_ms(validation)))
+
+    def _overlapping(self, held_out: Dataset, fitted: Dataset) -> int:
+        """Held-out rows whose label spans time that the label of a fitted row spans too."""
+        opens = np.unique(self.opens_ms(fitted))
+        ends = np.unique(self._true(self.whole.label_end_ms, fitted))
+        mine, my_end = self.opens_ms(held_out), self._true(self.whole.label_end_ms, held_out)
+        begun_before_mine_ends = np.searchsorted(opens, my_end, side="left")
+        ended_before_mine_begins = np.searchsorted(ends, mine, side="right")
+        return int((begun_before_mine_ends > ended_before_mine_begins).sum())
 
     def label_end_ms(self, data: Dataset) -> int:
         """When the last label of these rows truly ends, whatever the rows themselves say."""
@@ -120,17 +130,18 @@ class Witness:
 
 @dataclass(slots=True)
 class _WatchedFit:
-    """A fitted model that notes which rows it is asked about; what it was asked about before counts as seen."""
+    """A fitted model that notes which rows it is asked about besides the held-out ones it was stopped on."""
 
     fitted: Fitted
     witness: Witness
+    held_out_bars: NDArray[np.intp]
     seen_to_ms: int
 
     def asked(self, data: Dataset) -> None:
         early = self.witness.opens_ms(data) < self.seen_to_ms + embargo_ms(self.witness.whole)
-        self.witness.asked_rows += len(data)
-        self.witness.asked_too_early += int(early.sum())
-        self.seen_to_ms = max(self.seen_to_ms, self.witness.label_end_ms(data))
+        others = ~np.isin(data.bar, self.held_out_bars)
+        self.witness.asked_rows += int(others.sum())
+        self.witness.asked_too_early += int((early & others).sum())
 
     def logits(self, data: Dataset) -> NDArray[np.float64]:
         self.asked(data)

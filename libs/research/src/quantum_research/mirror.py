@@ -33,8 +33,8 @@ OFFSET: NDArray[np.float32] = np.array([_TURNED_AT.get(name, 0.0) for name in FE
 """A mirrored feature is `features[SOURCE] · SIGN + OFFSET`, for the relative view (exact to first order in returns)."""
 
 SEQUENCE_SOURCE: NDArray[np.intp] = np.concatenate([[0], SOURCE + 1])
-SEQUENCE_SIGN: NDArray[np.float32] = np.concatenate([np.float32([-1.0]), SIGN])
-SEQUENCE_OFFSET: NDArray[np.float32] = np.concatenate([np.float32([0.0]), OFFSET])
+SEQUENCE_SIGN: NDArray[np.float32] = np.concatenate([np.array([-1.0], np.float32), SIGN])
+SEQUENCE_OFFSET: NDArray[np.float32] = np.concatenate([np.array([0.0], np.float32), OFFSET])
 """The same for the 19 channels of a sequence: the log return comes first."""
 
 

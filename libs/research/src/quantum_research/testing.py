@@ -13,7 +13,7 @@ from quantum_common.models.serving import Graph
 from quantum_research.calibration import Calibration, fit_calibration
 from quantum_research.dataset import Dataset, build_dataset
 from quantum_research.export import PARITY_TOLERANCE, verify_export
-from quantum_research.forecaster import Effort, Trainer, model_input, with_parameters
+from quantum_research.forecaster import Effort, Trainer, TunableTrainer, model_input, with_parameters
 from quantum_research.splits import split_at
 from quantum_research.walk_forward import OutOfFold
 
@@ -104,7 +104,7 @@ class GivenSuggestions:
         return self.values[name]
 
 
-def check_search_space(trainer: Trainer) -> None:
+def check_search_space(trainer: TunableTrainer) -> None:
     """The space names every hyperparameter once, holds the defaults, and leaves the rest of the trainer as it was."""
     defaults = asdict(trainer.parameters)
     trial = GivenSuggestions(defaults)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from quantum_common.features import SEQUENCE_BARS
 from quantum_research.calibration import Calibration, fit_calibration
 from quantum_research.dataset import Dataset
 from quantum_research.forecaster import Effort, Fitted, Trainer
-from quantum_research.splits import Rows, hold_out_blocks, walk_forward
+from quantum_research.splits import Rows, Split, hold_out_blocks, walk_forward
 
 Array = NDArray[np.float64]
 Step = Callable[[str], None]
@@ -31,7 +31,7 @@ class Calibrated:
     fitted: Fitted
     calibration: Calibration
     prior: Array
-    """Class shares of the part it was fitted on."""
+    """Class shares of all rows it was given."""
 
     def probabilities(self, data: Dataset) -> Array:
         return self.calibration.probabilities(self.fitted.logits(data))
@@ -67,11 +67,9 @@ def fit_calibrated(trainer: Trainer, data: Dataset, effort: Effort, embargo_ms: 
     return Calibrated(fitted, fit_calibration(fitted.logits(held_out), held_out.label), data.class_shares())
 
 
-def out_of_fold(
-    trainers: Mapping[str, Trainer], data: Dataset, effort: Effort, embargo_ms: int, step: Step
-) -> OutOfFold:
-    """Fit every agent once per fold on the past and ask it about the fold."""
-    splits = walk_forward(
+def fold_splits(data: Dataset, effort: Effort, embargo_ms: int) -> list[Split]:
+    """The folds in order of time; each knows the purged past only."""
+    return walk_forward(
         _all(data),
         data.ts_ms,
         data.label_end_ms,
@@ -79,19 +77,33 @@ def out_of_fold(
         first_share=FIRST_TRAIN_SHARE,
         embargo_ms=embargo_ms,
     )
+
+
+def joined(
+    data: Dataset, splits: Sequence[Split], probabilities: Mapping[str, Sequence[Array]], priors: Sequence[Array]
+) -> OutOfFold:
+    """One table of all folds: `probabilities` is agent → fold → (rows, 3), `priors` is fold → (3,)."""
+    lengths = [len(split.future) for split in splits]
+    return OutOfFold(
+        data=data.take(np.concatenate([split.future for split in splits])),
+        probabilities={agent: np.concatenate(list(parts)) for agent, parts in probabilities.items()},
+        prior=np.repeat(np.array(priors), lengths, axis=0),
+        fold=np.repeat(np.arange(len(splits)), lengths),
+    )
+
+
+def out_of_fold(
+    trainers: Mapping[str, Trainer], data: Dataset, effort: Effort, embargo_ms: int, step: Step
+) -> OutOfFold:
+    """Fit every agent once per fold on the past and ask it about the fold."""
+    splits = fold_splits(data, effort, embargo_ms)
     probabilities: dict[str, list[Array]] = {agent: [] for agent in trainers}
-    priors = []
     for number, split in enumerate(splits, start=1):
         past, future = data.take(split.past), data.take(split.future)
-        priors.append(np.broadcast_to(past.class_shares(), (len(future), 3)))
         for agent, trainer in trainers.items():
             step(f"fold {number}/{len(splits)} {agent}")
-            model = fit_calibrated(trainer, past, effort, embargo_ms)
-            probabilities[agent].append(model.probabilities(future))
-    tested = np.concatenate([split.future for split in splits])
-    joined = {agent: np.concatenate(parts) for agent, parts in probabilities.items()}
-    fold = np.repeat(np.arange(len(splits)), [len(split.future) for split in splits])
-    return OutOfFold(data.take(tested), joined, np.concatenate(priors), fold)
+            probabilities[agent].append(fit_calibrated(trainer, past, effort, embargo_ms).probabilities(future))
+    return joined(data, splits, probabilities, [data.take(split.past).class_shares() for split in splits])
 
 
 def _all(data: Dataset) -> Rows:
