@@ -15,6 +15,7 @@ from quantum_cli.fleet_commands import redeploy
 from quantum_cli.plan import claim_state_dir, make_plan, parse_date, parse_symbols
 from quantum_cli.terminal import console, fail, failing_with_a_message
 from quantum_common import QuantumError
+from quantum_common.domain import AGENTS
 from quantum_common.service.settings import check_names
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -118,10 +119,23 @@ def train(
     quick: Annotated[bool, typer.Option("--quick", help="Newest 10,000 bars a symbol, smaller models")] = False,
     label_threshold: LabelThreshold = None,
     horizon: Horizon = 5,
+    parameters: Annotated[
+        Path | None, typer.Option(help="best.json of a search: train with its hyperparameters", exists=True)
+    ] = None,
+    search: Annotated[
+        int | None, typer.Option(min=1, help="Search hyperparameters with so many trials per agent; trains nothing")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that search at the same time")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Search on a Ray cluster: host:port, auto, or local for one with --jobs CPUs")
+    ] = None,
+    search_dir: Annotated[Path | None, typer.Option(help="Folder of the search; given again, it goes on")] = None,
+    agents: Annotated[str, typer.Option(help="Agents to search for, separated by commas")] = ",".join(AGENTS),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON")] = False,
     progress_json: Annotated[bool, typer.Option("--progress-json", hidden=True)] = False,
 ) -> None:
     """Train the four agents and the meta model on recorded candles and publish them."""
+    from quantum_cli.search import SearchOptions, parse_agents
     from quantum_cli.training import run_training
 
     with failing_with_a_message():
@@ -137,6 +151,8 @@ def train(
             quick=quick,
             label_threshold=label_threshold,
             horizon_bars=horizon,
+            parameters=parameters,
+            search=None if search is None else SearchOptions(search, jobs, ray, search_dir, parse_agents(agents)),
             as_json=as_json,
             progress_json=progress_json,
             console=console,

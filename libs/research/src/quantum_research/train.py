@@ -22,7 +22,14 @@ from quantum_research.artifacts import Candidate, Origin, meta_hash, publish_all
 from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset, build_dataset
 from quantum_research.export import parity_rows
-from quantum_research.forecaster import Effort, Trainer, check_trainers, installed_trainers, model_input
+from quantum_research.forecaster import (
+    Effort,
+    Trainer,
+    check_trainers,
+    installed_trainers,
+    model_input,
+    with_parameters,
+)
 from quantum_research.meta import META, MetaModel, train_meta, vote_inputs
 from quantum_research.metrics import accuracy_by_regime, evaluate
 from quantum_research.walk_forward import OutOfFold, fit_calibrated, out_of_fold
@@ -54,6 +61,8 @@ class TrainRequest:
     horizon_bars: int = 5
     report_dir: Path | None = None
     seed: int = 42
+    parameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """agent → hyperparameter → value; what is not named stays at its default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +132,14 @@ def train(
     Nothing is published unless every model passed. The same data and request give the same versions. Raises
     CandleFileError, UnknownTimeframe, TooLittleData, ExportRefused, ModelRefused.
     """
-    effort = _effort(request)
+    effort = effort_of(request)
     stages = _Stages(progress, expected=4 + 4 * (effort.folds + 1))
     stages("libraries")
     trainers = installed_trainers() if trainers is None else trainers
     check_trainers(trainers)
+    trainers = with_parameters(trainers, request.parameters)
     stages("features")
-    data, origin = _dataset(request)
+    data, origin = labelled_rows(request)
     embargo_ms = request.horizon_bars * timeframe_ms(request.timeframe)
     past = out_of_fold(trainers, data, effort, embargo_ms, stages)
     stages("meta")
@@ -149,12 +159,12 @@ def train(
     return report
 
 
-def _effort(request: TrainRequest) -> Effort:
+def effort_of(request: TrainRequest) -> Effort:
     base = QUICK if request.quick else FULL
     return Effort(**{**asdict(base), "seed": request.seed})
 
 
-def _dataset(request: TrainRequest) -> tuple[Dataset, Origin]:
+def labelled_rows(request: TrainRequest) -> tuple[Dataset, Origin]:
     """Labelled rows of all symbols; candles from `to_ms` on are cut off, so no label can see them."""
     timeframe_ms(request.timeframe)
     candles = {}
@@ -188,6 +198,7 @@ def _agent_candidate(
     metrics = {
         **evaluate(past.probabilities[spec.agent], past.prior, past.data.label),
         **model.fitted.settings(),
+        "parameters": asdict(trainer.parameters),
         **_calibration_numbers(model.calibration),
     }
     return verified(

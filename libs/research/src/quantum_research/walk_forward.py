@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quantum_research.calibration import Calibration, fit_calibration
 from quantum_research.dataset import Dataset
 from quantum_research.forecaster import Effort, Fitted, Trainer
-from quantum_research.splits import Rows, hold_out_tail, walk_forward
+from quantum_research.splits import Rows, Split, hold_out_tail, walk_forward
 
 Array = NDArray[np.float64]
 Step = Callable[[str], None]
@@ -58,11 +58,9 @@ def fit_calibrated(trainer: Trainer, data: Dataset, effort: Effort, embargo_ms: 
     return Calibrated(fitted, fit_calibration(fitted.logits(held_out), held_out.label), train.class_shares())
 
 
-def out_of_fold(
-    trainers: Mapping[str, Trainer], data: Dataset, effort: Effort, embargo_ms: int, step: Step
-) -> OutOfFold:
-    """Fit every agent once per fold on the past and ask it about the fold."""
-    splits = walk_forward(
+def folds(data: Dataset, effort: Effort, embargo_ms: int) -> list[Split]:
+    """What is predicted out of fold, oldest first: the past that each fold may know, and the fold."""
+    return walk_forward(
         _all(data),
         data.ts_ms,
         data.label_end_ms,
@@ -70,6 +68,13 @@ def out_of_fold(
         first_share=FIRST_TRAIN_SHARE,
         embargo_ms=embargo_ms,
     )
+
+
+def out_of_fold(
+    trainers: Mapping[str, Trainer], data: Dataset, effort: Effort, embargo_ms: int, step: Step
+) -> OutOfFold:
+    """Fit every agent once per fold on the past and ask it about the fold."""
+    splits = folds(data, effort, embargo_ms)
     probabilities: dict[str, list[Array]] = {agent: [] for agent in trainers}
     priors = []
     for number, split in enumerate(splits, start=1):
