@@ -13,7 +13,7 @@ from quantum_cli.dead_commands import dead_app
 from quantum_cli.fleet import check_ports_free
 from quantum_cli.fleet_commands import redeploy
 from quantum_cli.plan import claim_state_dir, make_plan, parse_date, parse_symbols
-from quantum_cli.terminal import console, fail, failing_with_a_message
+from quantum_cli.terminal import console, errors, fail, failing_with_a_message
 from quantum_common import QuantumError
 from quantum_common.domain import AGENTS
 from quantum_common.service.settings import check_names
@@ -108,8 +108,16 @@ def up(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option("--data", help="Folder of candle files", exists=True, file_okay=False)],
-    venue: Venue = "binance",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="Folder of candle files; without it the venue is asked", exists=True, file_okay=False
+        ),
+    ] = None,
+    venue: Annotated[str, typer.Option(help="ccxt id of the venue, as in the candle files' names")] = "binance",
+    venue_url: Annotated[
+        str | None, typer.Option(help="Without --data: scheme and host instead of the venue's own")
+    ] = None,
     symbols: Symbols = DEFAULT_SYMBOLS,
     timeframe: Timeframe = "1h",
     from_: From = None,
@@ -134,19 +142,23 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON")] = False,
     progress_json: Annotated[bool, typer.Option("--progress-json", hidden=True)] = False,
 ) -> None:
-    """Train the four agents and the meta model on recorded candles and publish them."""
+    """Train the four agents and the meta model on candles, recorded or asked from the venue, and publish them."""
+    from quantum_cli.history import download_all
     from quantum_cli.search import SearchOptions, parse_agents
     from quantum_cli.training import run_training
 
     with failing_with_a_message():
+        models_dir = models or Path("state/models")
+        wanted, from_ms, to_ms = parse_symbols(symbols), parse_date(from_, "--from"), parse_date(to, "--to")
         run_training(
-            data_dir=data,
+            data_dir=data
+            or download_all(models_dir.parent / "candles", venue, venue_url, wanted, timeframe, from_ms, to_ms, errors),
             venue=venue,
-            symbols=parse_symbols(symbols),
+            symbols=wanted,
             timeframe=timeframe,
-            from_ms=parse_date(from_, "--from"),
-            to_ms=parse_date(to, "--to"),
-            models_dir=models or Path("state/models"),
+            from_ms=from_ms,
+            to_ms=to_ms,
+            models_dir=models_dir,
             report_dir=report,
             quick=quick,
             label_threshold=label_threshold,
