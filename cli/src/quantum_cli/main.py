@@ -15,8 +15,9 @@ from quantum_cli.fleet import check_ports_free
 from quantum_cli.fleet_commands import redeploy
 from quantum_cli.models_commands import models_app
 from quantum_cli.plan import claim_state_dir, make_plan, parse_date, parse_symbols
-from quantum_cli.terminal import console, fail, failing_with_a_message
+from quantum_cli.terminal import console, errors, fail, failing_with_a_message
 from quantum_common import QuantumError
+from quantum_common.domain import AGENTS
 from quantum_common.service.settings import check_names
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -111,9 +112,15 @@ def up(
 @app.command()
 def train(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of candle files", exists=True, file_okay=False)
+        Path | None,
+        typer.Option(
+            "--data", help="Folder of candle files; without it the venue is asked", exists=True, file_okay=False
+        ),
     ] = None,
-    venue: Venue = "binance",
+    venue: Annotated[str, typer.Option(help="ccxt id of the venue, as in the candle files' names")] = "binance",
+    venue_url: Annotated[
+        str | None, typer.Option(help="Without --data: scheme and host instead of the venue's own")
+    ] = None,
     symbols: Symbols = DEFAULT_SYMBOLS,
     timeframe: Timeframe = "1h",
     from_: From = None,
@@ -123,6 +130,18 @@ def train(
     quick: Annotated[bool, typer.Option("--quick", help="Newest 10,000 bars a symbol, smaller models")] = False,
     label_threshold: LabelThreshold = None,
     horizon: Horizon = 5,
+    parameters: Annotated[
+        Path | None, typer.Option(help="best.json of a search: train with its hyperparameters", exists=True)
+    ] = None,
+    search: Annotated[
+        int | None, typer.Option(min=1, help="Search hyperparameters with so many trials per agent; trains nothing")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that search at the same time")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Search on a Ray cluster: host:port, auto, or local for one with --jobs CPUs")
+    ] = None,
+    search_dir: Annotated[Path | None, typer.Option(help="Folder of the search; given again, it goes on")] = None,
+    agents: Annotated[str, typer.Option(help="Agents to search for, separated by commas")] = ",".join(AGENTS),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON")] = False,
     meta_from: Annotated[
         Path | None, typer.Option(help="Train only the meta models, on this archive of a fleet's own predictions")
@@ -168,17 +187,20 @@ def train(
             )
             return
         run_training(
-            data_dir=data,
+            data_dir=data
+            or download_all(models_dir.parent / "candles", venue, venue_url, wanted, timeframe, from_ms, to_ms, errors),
             venue=venue,
-            symbols=parse_symbols(symbols),
+            symbols=wanted,
             timeframe=timeframe,
-            from_ms=parse_date(from_, "--from"),
-            to_ms=parse_date(to, "--to"),
-            models_dir=models or Path("state/models"),
+            from_ms=from_ms,
+            to_ms=to_ms,
+            models_dir=models_dir,
             report_dir=report,
             quick=quick,
             label_threshold=label_threshold,
             horizon_bars=horizon,
+            parameters=parameters,
+            search=None if search is None else SearchOptions(search, jobs, ray, search_dir, parse_agents(agents)),
             as_json=as_json,
             progress_json=progress_json,
             console=console,

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from quantum_cli.errors import UsageError
 from quantum_common import QuantumError
@@ -16,6 +17,17 @@ from quantum_common.service.settings import UnknownSetting
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+
+
+def progress_bar() -> Progress:
+    """On stderr, so that stdout stays what the command prints."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
 
 
 def fail(error: QuantumError) -> NoReturn:

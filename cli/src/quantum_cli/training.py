@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from quantum_cli.plan import check_timeframe, read_all
+from quantum_cli.search import SearchOptions, run_search
+from quantum_cli.terminal import progress_bar
 
 
 def run_training(
@@ -27,14 +28,17 @@ def run_training(
     quick: bool,
     label_threshold: float | None,
     horizon_bars: int,
+    parameters: Path | None,
+    search: SearchOptions | None,
     as_json: bool,
     progress_json: bool,
     console: Console,
 ) -> None:
-    """Train, publish, and show the report. Progress goes to stdout as JSON lines for a parent process."""
+    """Train, publish, and show the report; or search instead. Progress goes to stdout as JSON lines for a parent."""
     check_timeframe(timeframe)
     read_all(data_dir, venue, symbols, timeframe)
-    from quantum_research.train import TrainRequest, train  # here, because it brings the training frameworks
+    from quantum_research.search import read_parameters  # here, because they bring the training frameworks
+    from quantum_research.train import TrainRequest, train
 
     request = TrainRequest(
         data_dir=data_dir,
@@ -48,18 +52,15 @@ def run_training(
         quick=quick,
         label_threshold=label_threshold,
         horizon_bars=horizon_bars,
+        parameters=read_parameters(parameters) if parameters else {},
     )
+    if search is not None:
+        run_search(request, search, as_json, console)
+        return
     if progress_json:
         train(request, _print_progress)
         return
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-    with bar:
+    with progress_bar() as bar:
         task = bar.add_task("training", total=1.0)
         report = train(request, lambda stage, done: bar.update(task, completed=done, description=stage))
     if as_json:

@@ -1,33 +1,48 @@
-"""`train`: candles → dataset → out-of-fold predictions → V2, v2p, V1 → final models → checked, published artifacts."""
+"""`train`: candles → dataset → fits on folds and on everything → meta models → checked, published artifacts."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from quantum_common.candles import read_candles
 from quantum_common.domain import DEFAULT_LABEL_THRESHOLD, timeframe_ms
 from quantum_common.features import FEATURE_NAMES, SEQUENCE_BARS, feature_hash
+from quantum_research import TooLittleData
 from quantum_research.artifacts import Candidate, Origin, publish_all, verified
-from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset, build_dataset
 from quantum_research.export import parity_rows
-from quantum_research.forecaster import Effort, Trainer, check_trainers, installed_trainers, model_input
-from quantum_research.meta_artifacts import meta_candidates
+from quantum_research.fit_store import Fit, FitStore, key_of
+from quantum_research.fitting import Task, Work, fits
+from quantum_research.forecaster import (
+    Effort,
+    TunableTrainer,
+    check_trainers,
+    installed_trainers,
+    model_input,
+    with_parameters,
+)
+from quantum_research.meta import MetaModel
+from quantum_research.meta_artifacts import meta_candidate, meta_models
 from quantum_research.metrics import evaluate
-from quantum_research.walk_forward import OutOfFold, fit_calibrated, out_of_fold
+from quantum_research.splits import split_at
+from quantum_research.training_report import Judgement, write_training_report
+from quantum_research.votes import out_of_fold_votes
+from quantum_research.walk_forward import OutOfFold, folds, joined
 
 QUICK_BARS = 10_000
-QUICK = Effort(max_trees=300, patience_trees=20, max_epochs=6, patience_epochs=2, folds=3)
+QUICK = Effort(max_trees=300, patience_trees=20, max_epochs=3, members=1, folds=3)
 FULL = Effort()
 REPORT_FILE = "train.json"
 
 Progress = Callable[[str, float], None]
-"""Called with the stage that starts and the share of the work done before it, 0..1."""
+"""Called with the stage at hand and the share of the work done before it, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +56,24 @@ class TrainRequest:
     models_dir: Path
     from_ms: int | None = None
     to_ms: int | None = None
+    test_from_ms: int | None = None
+    """Nothing is fitted on bars from here on: the finished models are judged on them."""
     quick: bool = False
-    """The newest 10,000 bars per symbol, fewer folds, trees and epochs."""
+    """The newest 10,000 bars per symbol, fewer folds, trees, epochs and networks."""
     label_threshold: float | None = None
     """Fraction; None is the timeframe's default."""
     horizon_bars: int = 5
     report_dir: Path | None = None
+    """Where the evaluation goes; without it models are only trained and checked."""
+    work_dir: Path | None = None
+    """Finished fits are kept here, so that the same training, killed and started again, goes on."""
+    jobs: int = 1
+    """Processes that fit at the same time. The models do not depend on it."""
+    ray_address: str | None = None
+    """Fit on a Ray cluster instead: "host:port", "auto" or "local"."""
     seed: int = 42
+    parameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """agent → hyperparameter → value; what is not named stays at its default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +85,7 @@ class ModelReport:
     parity: float
     """Largest |Δp| between the trained and the exported model."""
     metrics: dict[str, Any]
-    """On walk-forward rows that came after everything the fold's model had seen."""
+    """On walk-forward rows that came after everything the fold's model had seen; `test` on the test rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +95,11 @@ class TrainReport:
     label_threshold: float
     symbols: tuple[str, ...]
     rows: int
+    test_rows: int
     data_from_ms: int
     labels_to_ms: int
     class_shares: tuple[float, ...]
-    """SELL, HOLD, BUY over all rows."""
+    """SELL, HOLD, BUY over all rows trained on."""
     models: dict[str, ModelReport]
     wall_s: float
     stage_s: dict[str, float] = field(default_factory=dict)
@@ -81,20 +108,31 @@ class TrainReport:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Trained and verified, not published."""
+
+    candidates: Sequence[Candidate]
+    test: Dataset | None
+    """Rows from `test_from_ms` on, which nothing was fitted on."""
+    report: TrainReport
+    """Says of every model that it is not promoted."""
+
+
 class _Stages:
     """Turns stage names into shares of the expected work and keeps their wall times."""
 
-    def __init__(self, progress: Progress | None, expected: int) -> None:
-        self._progress, self._expected = progress, expected
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
         self._started_s = self._stage_s = time.perf_counter()
         self._stage = ""
         self.wall_s: dict[str, float] = {}
 
-    def __call__(self, stage: str) -> None:
+    def __call__(self, stage: str, share: float) -> None:
         self._close()
         self._stage = stage
         if self._progress:
-            self._progress(stage, min(len(self.wall_s) / self._expected, 1.0))
+            self._progress(stage, share)
 
     def finish(self) -> float:
         self._close()
@@ -110,46 +148,62 @@ class _Stages:
 
 
 def train(
-    request: TrainRequest, progress: Progress | None = None, trainers: Mapping[str, Trainer] | None = None
+    request: TrainRequest, progress: Progress | None = None, trainers: Mapping[str, TunableTrainer] | None = None
 ) -> TrainReport:
-    """Train, check and publish the four agents, V2, v2p and V1. `trainers` default to the installed agents.
-
-    Nothing is published unless every model passed. The same data and request give the same versions. Raises
-    CandleFileError, UnknownTimeframe, TooLittleData, ExportRefused, ModelRefused.
-    """
-    effort = _effort(request)
-    stages = _Stages(progress, expected=4 + 4 * (effort.folds + 1))
-    stages("libraries")
-    trainers = installed_trainers() if trainers is None else trainers
-    check_trainers(trainers)
-    stages("features")
-    data, origin = _dataset(request)
-    embargo_ms = request.horizon_bars * timeframe_ms(request.timeframe)
-    past = out_of_fold(trainers, data, effort, embargo_ms, stages)
-    stages("meta")
-    meta = meta_candidates(past, origin, embargo_ms=embargo_ms, seed=effort.seed)
-    candidates = []
-    for agent, trainer in trainers.items():
-        stages(f"final {agent}")
-        candidates.append(_agent_candidate(trainer, data, past, effort, embargo_ms, origin))
-    stages("publish")
-    candidates += meta
-    promoted = publish_all(request.models_dir, candidates, at_ms=time.time_ns() // 1_000_000)
-    wall_s = stages.finish()
-    report = _report(data, origin, candidates, promoted, wall_s, stages.wall_s)
+    """`fit_models`, and publish what came of it. Nothing is published unless every model passed its checks."""
+    training = fit_models(request, progress, trainers)
+    promoted = publish_all(request.models_dir, list(training.candidates), at_ms=time.time_ns() // 1_000_000)
+    models = {
+        name: replace(model, promoted=promoted[name]) for name, model in training.report.models.items()
+    }
+    report = replace(training.report, models=models)
     if request.report_dir is not None:
-        request.report_dir.mkdir(parents=True, exist_ok=True)
         (request.report_dir / REPORT_FILE).write_text(json.dumps(report.as_json(), indent=1) + "\n")
     return report
 
 
-def _effort(request: TrainRequest) -> Effort:
-    base = QUICK if request.quick else FULL
-    return Effort(**{**asdict(base), "seed": request.seed})
+def fit_models(
+    request: TrainRequest, progress: Progress | None = None, trainers: Mapping[str, TunableTrainer] | None = None
+) -> Training:
+    """Train and check the four agents, V2, v2p and V1. `trainers` default to the installed agents.
+
+    The same data and request give the same versions. Raises CandleFileError, UnknownTimeframe, TooLittleData,
+    ExportRefused, ModelRefused, ResearchError.
+    """
+    effort = effort_of(request)
+    stages = _Stages(progress)
+    stages("libraries", 0.0)
+    trainers = installed_trainers() if trainers is None else trainers
+    check_trainers(trainers)
+    trainers = with_parameters(trainers, request.parameters)
+    stages("features", 0.01)
+    data, test, origin = labelled_rows(request)
+    embargo_ms = request.horizon_bars * timeframe_ms(request.timeframe)
+    work = Work(trainers, data, test, folds(data, effort, embargo_ms), effort, embargo_ms)
+    done = _fit_all(request, work, stages)
+    past = _past(work, done)
+    stages("meta", 0.9)
+    table = out_of_fold_votes(past)
+    metas = meta_models(table, embargo_ms=embargo_ms, seed=effort.seed)
+    candidates = [_agent_candidate(trainers[agent], work, done, past, origin) for agent in trainers]
+    candidates += [meta_candidate(meta, table, origin) for meta in metas]
+    if request.report_dir is not None:
+        stages("evaluate", 0.93)
+        judgement = Judgement(past=past, metas=metas, test=_tested(work, done), candidates=candidates)
+        write_training_report(request.report_dir, judgement, origin, trainers, effort, request.test_from_ms, stages.wall_s)
+    wall_s = stages.finish()
+    return Training(candidates, test if len(test) else None, _report(work, origin, candidates, wall_s, stages.wall_s))
 
 
-def _dataset(request: TrainRequest) -> tuple[Dataset, Origin]:
-    """Labelled rows of all symbols; candles from `to_ms` on are cut off, so no label can see them."""
+def effort_of(request: TrainRequest) -> Effort:
+    return replace(QUICK if request.quick else FULL, seed=request.seed)
+
+
+def labelled_rows(request: TrainRequest) -> tuple[Dataset, Dataset, Origin]:
+    """Rows to fit on and, from `test_from_ms` on, rows to test on; no label of the first reaches into the second.
+
+    Candles from `to_ms` on are cut off, so no label can see them.
+    """
     timeframe_ms(request.timeframe)
     candles = {}
     for symbol in request.symbols:
@@ -157,9 +211,10 @@ def _dataset(request: TrainRequest) -> tuple[Dataset, Origin]:
         candles[symbol] = known.slice(-QUICK_BARS, None) if request.quick else known
     default = DEFAULT_LABEL_THRESHOLD[request.timeframe]
     threshold = default if request.label_threshold is None else request.label_threshold
-    data = build_dataset(
+    whole = build_dataset(
         candles, request.timeframe, horizon_bars=request.horizon_bars, threshold=threshold, from_ms=request.from_ms
     )
+    data, test = _without_test_rows(whole, request.test_from_ms)
     origin = Origin(
         timeframe=request.timeframe,
         horizon_bars=request.horizon_bars,
@@ -169,25 +224,78 @@ def _dataset(request: TrainRequest) -> tuple[Dataset, Origin]:
         data_from_ms=int(data.ts_ms.min()),
         labels_to_ms=int(data.label_end_ms.max()),
     )
-    return data, origin
+    return data, test, origin
+
+
+def _without_test_rows(whole: Dataset, test_from_ms: int | None) -> tuple[Dataset, Dataset]:
+    rows = np.arange(len(whole))
+    if test_from_ms is None:
+        return whole, whole.take(rows[:0])
+    try:
+        split = split_at(rows, whole.ts_ms, whole.label_end_ms, border_ms=test_from_ms, embargo_ms=0)
+    except TooLittleData as error:
+        raise TooLittleData("no labelled bar on one side of the test part's begin: choose another one") from error
+    return whole.take(split.past), whole.take(split.future)
+
+
+Done = Mapping[Task, Fit]
+
+
+def _fit_all(request: TrainRequest, work: Work, stages: _Stages) -> Done:
+    tasks = work.tasks()
+    total = sum(work.weight(task) for task in tasks)
+    store = FitStore(request.work_dir and request.work_dir / _key(request, work))
+    done: dict[Task, Fit] = {}
+    stages("fits", 0.02)
+    for task, fit in fits(work, store, workers=request.jobs, ray_address=request.ray_address):
+        done[task] = fit
+        share = sum(work.weight(each) for each in done) / total
+        stages(task.name(len(work.splits)), 0.02 + 0.88 * share)
+    return done
+
+
+def _key(request: TrainRequest, work: Work) -> str:
+    """Of everything that the fits depend on."""
+    said = {name: asdict(trainer) for name, trainer in work.trainers.items()}
+    facts = {"effort": asdict(work.effort), "trainers": said, "embargo_ms": work.embargo_ms}
+    arrays = (work.data.vectors, work.data.bar, work.data.labels, work.test.bar)
+    return key_of(json.dumps(facts, sort_keys=True).encode(), *(np.ascontiguousarray(each).tobytes() for each in arrays))
+
+
+def _past(work: Work, done: Done) -> OutOfFold:
+    numbers = range(len(work.splits))
+    said = {agent: [done[Task(agent, k)].probabilities for k in numbers] for agent in work.trainers}
+    first = next(iter(work.trainers))
+    return joined(work.data, work.splits, said, [done[Task(first, k)].prior for k in numbers])
+
+
+def _tested(work: Work, done: Done) -> OutOfFold | None:
+    """What the models that are served say of the test rows."""
+    if not len(work.test):
+        return None
+    said = {agent: done[Task(agent, None)].probabilities for agent in work.trainers}
+    prior = np.broadcast_to(work.data.class_shares(), (len(work.test), 3))
+    return OutOfFold(work.test, said, prior, np.zeros(len(work.test), np.intp))
 
 
 def _agent_candidate(
-    trainer: Trainer, data: Dataset, past: OutOfFold, effort: Effort, embargo_ms: int, origin: Origin
+    trainer: TunableTrainer, work: Work, done: Done, past: OutOfFold, origin: Origin
 ) -> Candidate:
     """The model that is served: the pipeline of the folds, on all rows. Its metrics are those of the folds."""
     spec = trainer.model
-    model = fit_calibrated(trainer, data, effort, embargo_ms)
-    checked = data.take(parity_rows(len(data)))
+    fit = done[Task(spec.agent, None)]
+    assert fit.served is not None
     metrics = {
         **evaluate(past.probabilities[spec.agent], past.prior, past.data.label),
-        **model.fitted.settings(),
-        **_calibration_numbers(model.calibration),
+        **fit.settings,
+        "parameters": asdict(trainer.parameters),
     }
+    if (tested := _tested(work, done)) is not None:
+        metrics["test"] = evaluate(tested.probabilities[spec.agent], tested.prior, tested.data.label)
     return verified(
-        model.fitted.export(model.calibration),
-        model_input(spec, checked),
-        model.probabilities(checked),
+        fit.served.onnx_bytes,
+        model_input(spec, work.data.take(parity_rows(len(work.data)))),
+        fit.served.checked,
         origin=origin,
         metrics=metrics,
         libraries=trainer.libraries,
@@ -197,36 +305,28 @@ def _agent_candidate(
         feature_hash=feature_hash(spec.view),
         feature_names=FEATURE_NAMES,
         window_bars=SEQUENCE_BARS if spec.input_kind == "window" else 1,
-        parameters=model.fitted.parameters(),
+        parameters=fit.served.parameters,
     )
 
 
-def _calibration_numbers(calibration: Calibration) -> dict[str, Any]:
-    return {"temperature": calibration.temperature, "class_bias": list(calibration.class_bias)}
-
-
 def _report(
-    data: Dataset,
-    origin: Origin,
-    candidates: list[Candidate],
-    promoted: dict[str, bool],
-    wall_s: float,
-    stage_s: dict[str, float],
+    work: Work, origin: Origin, candidates: Sequence[Candidate], wall_s: float, stage_s: dict[str, float]
 ) -> TrainReport:
     return TrainReport(
         timeframe=origin.timeframe,
         horizon_bars=origin.horizon_bars,
         label_threshold=origin.label_threshold,
         symbols=origin.symbols,
-        rows=len(data),
+        rows=len(work.data),
+        test_rows=len(work.test),
         data_from_ms=origin.data_from_ms,
         labels_to_ms=origin.labels_to_ms,
-        class_shares=tuple(float(share) for share in data.class_shares()),
+        class_shares=tuple(float(share) for share in work.data.class_shares()),
         models={
             c.manifest.agent: ModelReport(
                 version=c.manifest.version,
                 quality=c.manifest.quality,
-                promoted=promoted[c.manifest.agent],
+                promoted=False,
                 parity=c.parity,
                 metrics=c.manifest.metrics,
             )

@@ -67,8 +67,8 @@ def fit_calibrated(trainer: Trainer, data: Dataset, effort: Effort, embargo_ms: 
     return Calibrated(fitted, fit_calibration(fitted.logits(held_out), held_out.label), data.class_shares())
 
 
-def fold_splits(data: Dataset, effort: Effort, embargo_ms: int) -> list[Split]:
-    """The folds in order of time; each knows the purged past only."""
+def folds(data: Dataset, effort: Effort, embargo_ms: int) -> list[Split]:
+    """What is predicted out of fold, oldest first: the purged past that each fold may know, and the fold."""
     return walk_forward(
         _all(data),
         data.ts_ms,
@@ -96,7 +96,7 @@ def out_of_fold(
     trainers: Mapping[str, Trainer], data: Dataset, effort: Effort, embargo_ms: int, step: Step
 ) -> OutOfFold:
     """Fit every agent once per fold on the past and ask it about the fold."""
-    splits = fold_splits(data, effort, embargo_ms)
+    splits = folds(data, effort, embargo_ms)
     probabilities: dict[str, list[Array]] = {agent: [] for agent in trainers}
     for number, split in enumerate(splits, start=1):
         past, future = data.take(split.past), data.take(split.future)
