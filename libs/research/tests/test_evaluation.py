@@ -57,6 +57,12 @@ def test_areas_under_curves_and_macro_f1_are_those_of_scikit_learn_with_ties_too
     assert found.high is not None
     assert found.low < found.value < found.high
     assert blocks.auc(p[:, BUY], label != HOLD, label == HOLD, resamples=50) is None
+    overall, p, moved = FOUND.models["weak"].overall, ROWS.probabilities["weak"], label != HOLD
+    assert overall.auc_move is not None
+    assert overall.auc_direction is not None
+    assert overall.auc_move.value == pytest.approx(roc_auc_score(moved, p[:, BUY] + p[:, SELL]))
+    up = p[moved, BUY] / (p[moved, BUY] + p[moved, SELL])
+    assert overall.auc_direction.value == pytest.approx(roc_auc_score(label[moved] == BUY, up))
     actions = p.argmax(axis=1)
     assert macro_f1(actions, label) == pytest.approx(f1_score(label, actions, average="macro"))
 

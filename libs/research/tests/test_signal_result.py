@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from quantum_research.bootstrap import DayBlocks
+from quantum_research.bootstrap import DAY_MS, DayBlocks
 from quantum_research.dataset import Dataset
 from quantum_research.labels import BUY, HOLD, SELL
 from quantum_research.signal_result import SignalResult, holding, non_overlapping, signal_results
@@ -46,6 +46,16 @@ def test_a_trade_earns_the_change_of_the_close_in_its_direction_less_both_fees()
     assert found.curve[-1][1] == pytest.approx(found.total_net_pct, abs=1e-3)
 
 
+def test_a_trade_counts_on_the_day_it_ends() -> None:
+    classes = np.full(len(DATA), HOLD)
+    late = np.flatnonzero((DATA.symbol == 0) & (DATA.ts_ms % DAY_MS == 20 * HOUR_MS))[3]
+    classes[late] = BUY
+    curve = dict(results(saying(classes))["≥ 0.50"].curve)
+    entered = int(DATA.ts_ms[late]) // DAY_MS * DAY_MS
+    assert curve[entered] == 0.0
+    assert curve[entered + DAY_MS] != 0.0
+
+
 def test_who_knows_the_future_earns_more_than_chance_and_who_knows_nothing_pays_the_fees() -> None:
     prophet = results(saying(DATA.label.astype(int)))["≥ 0.50"]
     assert prophet.chance is not None
@@ -69,6 +79,9 @@ def test_confidence_decides_what_is_traded_and_the_top_rule_asks_no_argmax() -> 
     assert found["≥ 0.50"].trades == 0
     assert found["≥ 0.50"].net_mean_bps is None
     assert results(saying(np.full(len(DATA), HOLD), 0.9))["≥ 0.40"].trades == 0
+    rather_hold = np.broadcast_to([0.02, 0.5, 0.48], (len(DATA), 3))
+    assert results(rather_hold)["≥ 0.40"].trades == 0
+    assert results(rather_hold)["top 1 %"].trades == 0  # who says the same of every bar has no likeliest ones
     hesitant = saying(np.full(len(DATA), HOLD), 0.9) + np.outer(np.linspace(0, 0.01, len(DATA)), [0.0, -1.0, 1.0])
     assert 0 < results(hesitant)["top 1 %"].trades <= 10
 

@@ -86,7 +86,7 @@ def signal_results(
     strength = np.where(buys, probabilities[:, BUY], probabilities[:, SELL])
     chosen = probabilities.argmax(axis=1) != HOLD
     rules = {f"≥ {at:.2f}": chosen & (strength >= at) for at in CONFIDENCES}
-    rules[TOP_MOVES] = strength >= np.quantile(strength, 1.0 - _TOP_SHARE)
+    rules[TOP_MOVES] = strength > np.quantile(strength, 1.0 - _TOP_SHARE)
     side = np.where(buys, 1.0, -1.0)
     return [_result(rule, enter, side, data, blocks, fee_bps, seed) for rule, enter in rules.items()]
 
