@@ -49,7 +49,7 @@ def run_search(request: TrainRequest, options: SearchOptions, as_json: bool, con
 
     started_s = time.perf_counter()
     trainers = with_parameters(installed_trainers(), request.parameters)
-    data, _ = labelled_rows(request)
+    data, _, _ = labelled_rows(request)
     task = Task(
         trainers={agent: trainers[agent] for agent in options.agents},
         data=data,

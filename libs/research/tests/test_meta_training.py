@@ -14,7 +14,7 @@ from quantum_research import TooLittleData
 from quantum_research.artifacts import Candidate, Origin
 from quantum_research.dataset import Dataset
 from quantum_research.meta import RECIPES, MetaModel, Recipe, meta_folds, train_meta
-from quantum_research.meta_artifacts import meta_candidates, vote_candidates
+from quantum_research.meta_artifacts import meta_candidate, meta_models
 from quantum_research.meta_linear import LinearModel, fit_linear
 from quantum_research.meta_network import NetworkModel, fit_perceptron
 from quantum_research.metrics import log_loss
@@ -54,8 +54,8 @@ def models(table: VoteTable) -> Mapping[str, MetaModel]:
 
 
 @pytest.fixture(scope="module")
-def candidates(past: OutOfFold) -> Mapping[str, Candidate]:
-    made = meta_candidates(past, origin_of(past.data), embargo_ms=5 * HOUR_MS, seed=42)
+def candidates(past: OutOfFold, table: VoteTable, models: Mapping[str, MetaModel]) -> Mapping[str, Candidate]:
+    made = [meta_candidate(model, table, origin_of(past.data)) for model in models.values()]
     return {candidate.manifest.agent: candidate for candidate in made}
 
 
@@ -232,6 +232,6 @@ def test_candidates_are_the_three_learners_with_their_baselines(candidates: Mapp
 
 def test_votes_with_gaps_make_candidates_too(table: VoteTable, past: OutOfFold) -> None:
     sparse = replace(table, present=table.masked(7))
-    made = vote_candidates(sparse, origin_of(past.data), embargo_ms=5 * HOUR_MS, seed=42)
-    assert [candidate.manifest.agent for candidate in made] == ["meta", "meta-v2p", "meta-v1"]
-    assert all(np.isfinite(candidate.manifest.metrics["log_loss"]) for candidate in made)
+    for model in meta_models(sparse, embargo_ms=5 * HOUR_MS, seed=42):
+        candidate = meta_candidate(model, sparse, origin_of(past.data))
+        assert np.isfinite(candidate.manifest.metrics["log_loss"])

@@ -16,7 +16,7 @@ from quantum_common.models import Manifest, ModelRefused, read_manifest
 from quantum_research import ResearchError
 from quantum_research.archive_votes import ArchivedVotes, LabelsEnd, archived_votes
 from quantum_research.artifacts import Origin, publish_all
-from quantum_research.meta_artifacts import vote_candidates
+from quantum_research.meta_artifacts import meta_candidate, meta_models
 from quantum_research.train import ModelReport
 
 MIN_SAMPLES = 1000
@@ -86,7 +86,8 @@ def train_from_archive(request: ArchiveRequest) -> ArchiveReport:
     )
     origin = _origin(archived, label)
     embargo_ms = label.horizon_bars * timeframe_ms(label.timeframe)
-    candidates = vote_candidates(archived.votes, origin, embargo_ms=embargo_ms, seed=request.seed)
+    metas = meta_models(archived.votes, embargo_ms=embargo_ms, seed=request.seed)
+    candidates = [meta_candidate(meta, archived.votes, origin) for meta in metas]
     promoted = publish_all(request.models_dir, candidates, at_ms=time.time_ns() // 1_000_000)
     models = {
         c.manifest.agent: ModelReport(

@@ -63,6 +63,7 @@ RECIPES: tuple[Recipe, ...] = (
 class MetaModel:
     """A meta learner with its calibration, and what it said on folds that neither of them had seen."""
 
+    recipe: Recipe
     fitted: FittedMeta
     calibration: Calibration
     tested: Rows
@@ -90,7 +91,7 @@ def train_meta(table: VoteTable, recipe: Recipe, *, embargo_ms: int, seed: int) 
     tested = np.concatenate([split.future for split in splits[1:]])
     probabilities = np.concatenate([_tested_fold(splits, held_out, table, k) for k in range(1, len(splits))])
     calibration = fit_calibration(np.concatenate(held_out), label[np.concatenate([s.future for s in splits])])
-    return MetaModel(fit(np.arange(len(table))), calibration, tested, probabilities)
+    return MetaModel(recipe, fit(np.arange(len(table))), calibration, tested, probabilities)
 
 
 def meta_folds(table: VoteTable, embargo_ms: int) -> list[Split]:

@@ -9,43 +9,30 @@ import numpy as np
 from quantum_common.domain import AGENTS
 from quantum_research.artifacts import Candidate, Origin, meta_hash, verified
 from quantum_research.export import parity_rows
-from quantum_research.meta import RECIPES, MetaModel, Recipe, train_meta
+from quantum_research.meta import RECIPES, MetaModel, train_meta
 from quantum_research.metrics import accuracy_by_regime, evaluate, log_loss
-from quantum_research.votes import VoteTable, out_of_fold_votes
-from quantum_research.walk_forward import OutOfFold
+from quantum_research.votes import VoteTable
 
 
-def meta_candidates(past: OutOfFold, origin: Origin, *, embargo_ms: int, seed: int) -> list[Candidate]:
-    """V2, v2p and V1 on the votes of a walk-forward. Raises TooLittleData, ExportRefused and ModelRefused."""
-    return vote_candidates(out_of_fold_votes(past), origin, embargo_ms=embargo_ms, seed=seed)
+def meta_models(table: VoteTable, *, embargo_ms: int, seed: int) -> list[MetaModel]:
+    """V2, v2p and V1 on votes by models that had not seen the rows. Raises TooLittleData."""
+    return [train_meta(table, recipe, embargo_ms=embargo_ms, seed=seed) for recipe in RECIPES]
 
 
-def vote_candidates(table: VoteTable, origin: Origin, *, embargo_ms: int, seed: int) -> list[Candidate]:
-    """V2, v2p and V1 on any votes by models that had not seen the rows. Raises like `meta_candidates`."""
-    baselines = _baselines(table)
-    return [
-        _candidate(train_meta(table, recipe, embargo_ms=embargo_ms, seed=seed), recipe, table, baselines, origin)
-        for recipe in RECIPES
-    ]
+def meta_candidate(meta: MetaModel, table: VoteTable, origin: Origin) -> Candidate:
+    """A verified artifact with metrics on the rows that the meta model had not seen.
 
-
-Baselines = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
-
-
-def _baselines(table: VoteTable) -> Baselines:
-    return {**{agent: table.agent_probabilities(agent) for agent in AGENTS}, "weighted_vote": table.weighted_vote()}
-
-
-def _candidate(meta: MetaModel, recipe: Recipe, table: VoteTable, baselines: Baselines, origin: Origin) -> Candidate:
-    version, calibration = recipe.version, meta.calibration
+    Raises ExportRefused and ModelRefused.
+    """
+    version, calibration = meta.recipe.version, meta.calibration
     inputs = table.take(parity_rows(len(table))).inputs(version.feature_names).astype(np.float32)
     return verified(
         meta.fitted.export(calibration),
         inputs,
         meta.probabilities(inputs.astype(np.float64)),
         origin=origin,
-        metrics=_metrics(meta, table, baselines),
-        libraries=recipe.libraries,
+        metrics=_metrics(meta, table),
+        libraries=meta.recipe.libraries,
         agent=version.folder,
         kind="meta",
         view="votes",
@@ -57,10 +44,11 @@ def _candidate(meta: MetaModel, recipe: Recipe, table: VoteTable, baselines: Bas
     )
 
 
-def _metrics(meta: MetaModel, table: VoteTable, baselines: Baselines) -> dict[str, Any]:
+def _metrics(meta: MetaModel, table: VoteTable) -> dict[str, Any]:
     """Of the tested rows; the agents and their weighted vote are judged on the very same ones."""
     tested, said = table.take(meta.tested), meta.tested_probabilities
-    losses = {f"log_loss_{name}": log_loss(p[meta.tested], tested.label) for name, p in baselines.items()}
+    known = {**{agent: tested.agent_probabilities(agent) for agent in AGENTS}, "weighted_vote": tested.weighted_vote()}
+    losses = {f"log_loss_{name}": log_loss(p, tested.label) for name, p in known.items()}
     return {
         **evaluate(said, tested.prior, tested.label),
         "regimes": accuracy_by_regime(said, tested.label, tested.volatility, tested.trend_strength),

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from quantum_research import ResearchError
 from quantum_research.dataset import Dataset
-from quantum_research.forecaster import Effort, Trainer, with_parameters
+from quantum_research.forecaster import Effort, TunableTrainer, with_parameters
 from quantum_research.jobs import Run, open_workers
 from quantum_research.metrics import log_loss
 from quantum_research.walk_forward import Step, fit_calibrated, folds
@@ -62,7 +62,7 @@ class AgentResult:
 class Task:
     """What the workers hold: the rows to search on, and how they are split and fitted."""
 
-    trainers: dict[str, Trainer]
+    trainers: dict[str, TunableTrainer]
     data: Dataset
     effort: Effort
     embargo_ms: int
@@ -172,7 +172,7 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def _ask(agent: str, study: optuna.Study, trainer: Trainer, wanted: int, seed: int) -> list[_Trial]:
+def _ask(agent: str, study: optuna.Study, trainer: TunableTrainer, wanted: int, seed: int) -> list[_Trial]:
     """The rest of the batch. A seed per batch: a search that goes on asks what an unbroken one would have asked."""
     known = len(_finished(study))
     start = known - known % BATCH
@@ -198,7 +198,7 @@ def _judge(batch: Sequence[_Trial], fold_count: int, run: Run, step: Step) -> No
             trial.is_pruned = fold + 1 < fold_count and trial.trial.should_prune()
 
 
-def _result(study: optuna.Study, trainer: Trainer) -> AgentResult:
+def _result(study: optuna.Study, trainer: TunableTrainer) -> AgentResult:
     finished, best = _finished(study), study.best_trial
     default = next(trial for trial in finished if trial.user_attrs.get(_IS_DEFAULT))
     return AgentResult(

@@ -13,7 +13,7 @@ from quantum_common.models.serving import Graph
 from quantum_research.calibration import Calibration, fit_calibration
 from quantum_research.dataset import Dataset, build_dataset
 from quantum_research.export import PARITY_TOLERANCE, verify_export
-from quantum_research.forecaster import Effort, Trainer, TunableTrainer, model_input, with_parameters
+from quantum_research.forecaster import Effort, TunableTrainer, model_input, with_parameters
 from quantum_research.splits import split_at
 from quantum_research.walk_forward import OutOfFold
 
@@ -57,7 +57,7 @@ def synthetic_votes(data: Dataset, knowledge: Mapping[str, float], *, folds: int
     return OutOfFold(data, votes, np.broadcast_to(shares, (len(data), 3)), fold)
 
 
-def check_trainer(trainer: Trainer) -> None:
+def check_trainer(trainer: TunableTrainer) -> None:
     """Fit, export and serve a tiny model: same probabilities at every batch size, same model when repeated."""
     data = synthetic_dataset()
     border_ms = int(np.quantile(data.ts_ms, 0.75))

@@ -28,7 +28,6 @@ from quantum_research.forecaster import (
     model_input,
     with_parameters,
 )
-from quantum_research.meta import MetaModel
 from quantum_research.meta_artifacts import meta_candidate, meta_models
 from quantum_research.metrics import evaluate
 from quantum_research.splits import split_at
@@ -153,9 +152,7 @@ def train(
     """`fit_models`, and publish what came of it. Nothing is published unless every model passed its checks."""
     training = fit_models(request, progress, trainers)
     promoted = publish_all(request.models_dir, list(training.candidates), at_ms=time.time_ns() // 1_000_000)
-    models = {
-        name: replace(model, promoted=promoted[name]) for name, model in training.report.models.items()
-    }
+    models = {name: replace(model, promoted=promoted[name]) for name, model in training.report.models.items()}
     report = replace(training.report, models=models)
     if request.report_dir is not None:
         (request.report_dir / REPORT_FILE).write_text(json.dumps(report.as_json(), indent=1) + "\n")
@@ -190,7 +187,9 @@ def fit_models(
     if request.report_dir is not None:
         stages("evaluate", 0.93)
         judgement = Judgement(past=past, metas=metas, test=_tested(work, done), candidates=candidates)
-        write_training_report(request.report_dir, judgement, origin, trainers, effort, request.test_from_ms, stages.wall_s)
+        write_training_report(
+            request.report_dir, judgement, origin, trainers, effort, request.test_from_ms, stages.wall_s
+        )
     wall_s = stages.finish()
     return Training(candidates, test if len(test) else None, _report(work, origin, candidates, wall_s, stages.wall_s))
 
@@ -244,7 +243,7 @@ Done = Mapping[Task, Fit]
 def _fit_all(request: TrainRequest, work: Work, stages: _Stages) -> Done:
     tasks = work.tasks()
     total = sum(work.weight(task) for task in tasks)
-    store = FitStore(request.work_dir and request.work_dir / _key(request, work))
+    store = FitStore(request.work_dir and request.work_dir / _key(work))
     done: dict[Task, Fit] = {}
     stages("fits", 0.02)
     for task, fit in fits(work, store, workers=request.jobs, ray_address=request.ray_address):
@@ -254,12 +253,11 @@ def _fit_all(request: TrainRequest, work: Work, stages: _Stages) -> Done:
     return done
 
 
-def _key(request: TrainRequest, work: Work) -> str:
+def _key(work: Work) -> str:
     """Of everything that the fits depend on."""
-    said = {name: asdict(trainer) for name, trainer in work.trainers.items()}
-    facts = {"effort": asdict(work.effort), "trainers": said, "embargo_ms": work.embargo_ms}
+    facts = {"effort": asdict(work.effort), "trainers": repr(work.trainers), "embargo_ms": work.embargo_ms}
     arrays = (work.data.vectors, work.data.bar, work.data.labels, work.test.bar)
-    return key_of(json.dumps(facts, sort_keys=True).encode(), *(np.ascontiguousarray(each).tobytes() for each in arrays))
+    return key_of(json.dumps(facts, sort_keys=True).encode(), *(each.tobytes() for each in arrays))
 
 
 def _past(work: Work, done: Done) -> OutOfFold:
@@ -278,9 +276,7 @@ def _tested(work: Work, done: Done) -> OutOfFold | None:
     return OutOfFold(work.test, said, prior, np.zeros(len(work.test), np.intp))
 
 
-def _agent_candidate(
-    trainer: TunableTrainer, work: Work, done: Done, past: OutOfFold, origin: Origin
-) -> Candidate:
+def _agent_candidate(trainer: TunableTrainer, work: Work, done: Done, past: OutOfFold, origin: Origin) -> Candidate:
     """The model that is served: the pipeline of the folds, on all rows. Its metrics are those of the folds."""
     spec = trainer.model
     fit = done[Task(spec.agent, None)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_common.agent.spec import ModelSpec
 from quantum_common.models.serving import Graph
 from quantum_research.artifacts import Candidate, Origin
 from quantum_research.dataset import Dataset
@@ -19,7 +19,7 @@ from quantum_research.importance import permutation_importance
 from quantum_research.meta import MetaModel
 from quantum_research.report import Facts, ModelFacts, Report, write_report
 from quantum_research.shuffled_split import shuffled_split_accuracy
-from quantum_research.votes import VoteTable, out_of_fold_votes
+from quantum_research.votes import out_of_fold_votes
 from quantum_research.walk_forward import OutOfFold
 
 Array = NDArray[np.float64]
@@ -51,8 +51,7 @@ def write_training_report(
     stage_s: Mapping[str, float],
 ) -> None:
     """Judge every model, the meta models and the weighted vote, and write report.json and report.html."""
-    test = found.test and with_metas(found.test, found.candidates)
-    newest = test.data if test else _last_fold(found.past)
+    test = with_metas(found.test, found.candidates) if found.test else None
     shuffled = trainers.get(_SHUFFLED)
     report = Report(
         facts=Facts(
@@ -64,11 +63,11 @@ def write_training_report(
             labels_to_ms=origin.labels_to_ms,
             test_from_ms=test_from_ms,
         ),
-        models=_facts(found.candidates, trainers, newest if test else None),
+        models=_facts(found.candidates, trainers, test.data if test else None),
         walk_forward=evaluate_models(_with_vote(found.past)),
-        test=test and evaluate_models(test),
+        test=evaluate_models(test) if test else None,
         meta_walk_forward=evaluate_models(_meta_rows(found)),
-        shuffled_split=shuffled and shuffled_split_accuracy(shuffled, found.past.data, effort),
+        shuffled_split=shuffled_split_accuracy(shuffled, found.past.data, effort) if shuffled else None,
         training={"effort": asdict(effort), "stage_s": dict(stage_s)},
     )
     write_report(folder, report)
@@ -94,12 +93,8 @@ def _meta_rows(found: Judgement) -> OutOfFold:
     rows = found.metas[0].tested
     past = _with_vote(found.past)
     said = {name: p[rows] for name, p in past.probabilities.items()}
-    said |= {meta.version.folder: meta.tested_probabilities for meta in found.metas}
+    said |= {meta.recipe.version.folder: meta.tested_probabilities for meta in found.metas}
     return OutOfFold(past.data.take(rows), said, past.prior[rows], past.fold[rows])
-
-
-def _last_fold(past: OutOfFold) -> Dataset:
-    return past.data.take(np.flatnonzero(past.fold == past.fold.max()))
 
 
 def _facts(
@@ -111,10 +106,7 @@ def _facts(
         manifest, trainer = candidate.manifest, trainers.get(candidate.manifest.agent)
         importance = []
         if trainer is not None and unseen is not None:
-            graph, spec = _served(candidate), trainer.model
-            importance = permutation_importance(
-                lambda data, graph=graph, spec=spec: graph(model_input(spec, data)), spec, unseen
-            )
+            importance = permutation_importance(_predictor(candidate, trainer.model), trainer.model, unseen)
         settings = {name: value for name, value in manifest.metrics.items() if name in _DECIDED}
         found[manifest.agent] = ModelFacts(
             kind="meta" if manifest.kind == "meta" else "agent",
@@ -124,6 +116,11 @@ def _facts(
             importance=importance,
         )
     return {**found, WEIGHTED_VOTE: ModelFacts(kind="vote")}
+
+
+def _predictor(candidate: Candidate, spec: ModelSpec) -> Callable[[Dataset], Array]:
+    run = _served(candidate)
+    return lambda data: run(model_input(spec, data))
 
 
 _DECIDED = {"trees_per_class", "epochs", "members", "temperature", "bias_sell", "bias_hold", "bias_buy", "class_bias"}
