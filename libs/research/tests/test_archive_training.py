@@ -254,7 +254,7 @@ def test_bars_without_features_label_or_sound_regime_are_left_out_with_the_reaso
 
 
 def test_other_timeframes_are_other_bars(fleet: Fleet) -> None:
-    fleet.features(4, 1.0, timeframe="15m")
+    fleet.features(4, 1_000_000.0, timeframe="15m")
     a_day(fleet)
     fleet.vote(4, "xgb", timeframe="15m")
     fleet.vote(4, "lgbm")
