@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class FitStore:
         try:
             with np.load(self._path(self._folder, agent, fold), allow_pickle=False) as found:
                 return _decoded(found)
-        except (OSError, ValueError, KeyError, EOFError, msgspec.DecodeError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.DecodeError):
             return None
 
     def save(self, agent: str, fold: int | None, fit: Fit) -> None:
