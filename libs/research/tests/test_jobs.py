@@ -33,6 +33,7 @@ def cluster() -> Iterator[str]:
         "node_ip_address": "127.0.0.1",
     }
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
         patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
         started = ray_cluster(initialize_head=True, head_node_args=node)
         started.add_node(**node)
@@ -40,13 +41,15 @@ def cluster() -> Iterator[str]:
     started.shutdown()
 
 
-def test_processes_give_what_this_process_gives() -> None:
+def test_processes_give_what_this_process_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     shared = np.arange(1000.0)
     here = dict(run_jobs(work.scaled_sum, [1, 2, 3, 4, 5], shared))
     there = dict(run_jobs(work.scaled_sum, [1, 2, 3, 4, 5], shared, workers=WORKERS))
     assert {i: value[0] for i, value in there.items()} == {i: value[0] for i, value in here.items()}
     assert {value[1] for value in there.values()} == {"1"}
     assert os.getpid() not in {value[2] for value in there.values()}
+    assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 def test_a_ray_cluster_gives_what_this_process_gives(cluster: str) -> None:

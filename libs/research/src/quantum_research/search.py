@@ -146,8 +146,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _study(agent: str, task: Task, folder: Path) -> optuna.Study:
-    """The agent's study of just these rows and this effort; trials that a killed search left open are asked again."""
-    name = f"{agent}-{_digest(task)}"
+    """The agent's study of just these rows, defaults and effort; trials that a killed search left open are asked again."""
+    name = f"{agent}-{_digest(agent, task)}"
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / f"{name}.log")))
     pruner = optuna.pruners.MedianPruner(n_startup_trials=BATCH)
     study = optuna.create_study(
@@ -161,8 +161,9 @@ def _study(agent: str, task: Task, folder: Path) -> optuna.Study:
     return study
 
 
-def _digest(task: Task) -> str:
-    digest = hashlib.sha256(repr((task.effort, task.embargo_ms, task.data.symbols)).encode())
+def _digest(agent: str, task: Task) -> str:
+    about = (task.effort, task.embargo_ms, task.trainers[agent], task.data.symbols)
+    digest = hashlib.sha256(repr(about).encode())
     for part in (task.data.vectors, task.data.bar, task.data.labels):
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()[:10]
