@@ -75,6 +75,13 @@ def test_the_first_failure_is_raised_as_it_was_and_cancels_what_has_not_started(
     assert len(list(tmp_path.iterdir())) < 20
 
 
+@pytest.mark.timeout(60)
+def test_a_failure_ends_the_jobs_that_are_running(tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match="one"):
+        list(run_jobs(work.waits_or_fails, [0, 1], tmp_path, workers=WORKERS))
+    assert not psutil.pid_exists(int((tmp_path / "0.pid").read_text()))
+
+
 def test_a_failure_on_ray_is_raised_as_it_was(tmp_path: Path, cluster: str) -> None:
     with pytest.raises(LookupError, match="two"):
         list(run_jobs(work.fails_at_two, [1, 2], tmp_path, ray_address=cluster))

@@ -4,7 +4,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 import lgbm_agent.train
 import xgb_agent.train
@@ -86,8 +88,13 @@ def test_a_search_that_was_killed_goes_on_and_finds_the_same(
 def test_a_finished_search_is_not_repeated_and_a_larger_one_adds_to_it(tmp_path: Path) -> None:
     small = found(tmp_path, trials=BATCH)
     assert found(tmp_path, trials=BATCH, after=1) == small
+    found(tmp_path, trials=BATCH + 1)
     larger = found(tmp_path, trials=BATCH + 2)
     assert {result.trials for result in larger.values()} == {BATCH + 2}
+    for journal in tmp_path.glob("*.log"):
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        trials = optuna.load_study(study_name=journal.stem, storage=storage).trials
+        assert len({tuple(trial.params.values()) for trial in trials}) == BATCH + 2
 
 
 def test_trials_below_the_median_of_a_fold_are_given_up(tmp_path: Path) -> None:

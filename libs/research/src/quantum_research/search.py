@@ -146,7 +146,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _study(agent: str, task: Task, folder: Path) -> optuna.Study:
-    """The agent's study of just these rows, defaults and effort; trials that a killed search left open are asked again."""
+    """The agent's study of just these rows, defaults and effort; what a killed search left open is asked again."""
     name = f"{agent}-{_digest(agent, task)}"
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / f"{name}.log")))
     pruner = optuna.pruners.MedianPruner(n_startup_trials=BATCH)
@@ -176,10 +176,9 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def _ask(agent: str, study: optuna.Study, trainer: Trainer, wanted: int, seed: int) -> list[_Trial]:
     """The rest of the batch. A seed per batch: a search that goes on asks what an unbroken one would have asked."""
     known = len(_finished(study))
-    start = known - known % BATCH
-    study.sampler = optuna.samplers.TPESampler(seed=seed + start)
+    study.sampler = optuna.samplers.TPESampler(seed=seed + known)
     asked = []
-    for _ in range(min(start + BATCH, wanted) - known):
+    for _ in range(min(BATCH - known % BATCH, wanted - known)):
         trial = study.ask()
         parameters = asdict(trainer.suggested(trial).parameters)
         gains = [(gain, rows) for gain, rows in trial.user_attrs.get(_SCORES, [])]
