@@ -83,8 +83,9 @@ def test_a_failure_ends_the_jobs_that_are_running(tmp_path: Path) -> None:
 
 
 def test_a_failure_on_ray_is_raised_as_it_was(tmp_path: Path, cluster: str) -> None:
-    with pytest.raises(LookupError, match="two"):
+    with pytest.raises(LookupError, match=r"^two$") as failure:
         list(run_jobs(work.fails_at_two, [1, 2], tmp_path, ray_address=cluster))
+    assert failure.type is LookupError
 
 
 def test_a_worker_that_dies_is_an_error_that_says_what_to_do() -> None:
