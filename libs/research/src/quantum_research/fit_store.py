@@ -50,7 +50,7 @@ class FitStore:
         if self._folder is None:
             return None
         try:
-            with np.load(self._path(self._folder, agent, fold), allow_pickle=False) as found:
+            with np.load(io.BytesIO(self._path(self._folder, agent, fold).read_bytes()), allow_pickle=False) as found:
                 return _decoded(found)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.DecodeError):
             return None
