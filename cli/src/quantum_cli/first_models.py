@@ -41,11 +41,11 @@ def refuse_models_that_do_not_fit(plan: RunPlan) -> None:
             manifest = read_manifest(plan.models_dir, name)
         except ModelRefused as error:
             raise UsageError(str(error)) from error
-        label = (manifest.timeframe, manifest.label_threshold, manifest.horizon_bars)
-        if label != (plan.timeframe, plan.label_threshold, plan.horizon_bars):
+        if manifest.label != (plan.timeframe, plan.horizon_bars, plan.label_threshold, "fixed"):
             raise UsageError(
-                f"{name} {manifest.version} was trained for {label[0]} bars, label threshold {label[1]} and horizon "
-                f"{label[2]}: choose other --models, or --timeframe, --label-threshold and --horizon to match"
+                f"{name} {manifest.version} was trained for {manifest.timeframe} bars, {manifest.label_scaling} label "
+                f"threshold {manifest.label_threshold} and horizon {manifest.horizon_bars}: choose other --models, or "
+                "--timeframe, --label-threshold and --horizon to match"
             )
         if manifest.labels_to_ms > plan.from_ms:
             raise UsageError(

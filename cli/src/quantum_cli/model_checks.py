@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quantum_cli.errors import RunFailed
 from quantum_cli.model_registry import check_version
-from quantum_common.models import Manifest, ModelRefused, read_manifest, withdrawn
+from quantum_common.models import ModelRefused, read_manifest, withdrawn
 from quantum_common.models.serving import verify
 
 
@@ -24,18 +24,14 @@ def check_promotable(models_dir: Path, agent: str, version: str, *, force: bool)
         doubts.append("was withdrawn by a rollback")
     if manifest.quality != "proven":
         doubts.append("is unproven: not better than the class prior on its walk-forward folds")
-    if _label_served(models_dir, agent) not in (None, _label(manifest)):
+    if _label_served(models_dir, agent) not in (None, manifest.label):
         doubts.append("was trained for another label than the current one")
     if doubts:
         raise RunFailed(f"{agent} {version} {'; it '.join(doubts)}. Say --force to release it all the same")
 
 
-def _label_served(models_dir: Path, agent: str) -> tuple[str, int, float] | None:
+def _label_served(models_dir: Path, agent: str) -> tuple[str, int, float, str] | None:
     try:
-        return _label(read_manifest(models_dir, agent))
+        return read_manifest(models_dir, agent).label
     except ModelRefused:  # nothing serves, or nothing that could be compared with
         return None
-
-
-def _label(manifest: Manifest) -> tuple[str, int, float]:
-    return manifest.timeframe, manifest.horizon_bars, manifest.label_threshold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,11 @@ from quantum_cli.options import (
 from quantum_cli.plan import parse_date, parse_symbols
 from quantum_cli.terminal import console, errors, failing_with_a_message
 from quantum_common.domain import AGENTS
+
+
+class Scaling(StrEnum):
+    FIXED = "fixed"
+    VOLATILITY = "volatility"
 
 
 def train(
@@ -45,6 +51,10 @@ def train(
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and train.json")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Newest 10,000 bars a symbol, smaller models")] = False,
     label_threshold: LabelThreshold = None,
+    label_scaling: Annotated[
+        Scaling,
+        typer.Option(help="volatility: the threshold is a multiple of the move that is expected; not for fleets"),
+    ] = Scaling.FIXED,
     horizon: Horizon = 5,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that fit, or search, at the same time")] = 1,
     ray: Annotated[
@@ -124,6 +134,7 @@ def train(
             work_dir=work_dir,
             quick=quick,
             label_threshold=label_threshold,
+            label_scaling=label_scaling.value,
             horizon_bars=horizon,
             jobs=jobs,
             ray_address=ray,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.console import Console
 from quantum_cli.plan import check_timeframe, read_all
 from quantum_cli.search import SearchOptions, run_search
 from quantum_cli.terminal import progress_bar
+
+if TYPE_CHECKING:
+    from quantum_research.labels import LabelScaling
 
 
 def run_training(
@@ -29,6 +32,7 @@ def run_training(
     work_dir: Path | None,
     quick: bool,
     label_threshold: float | None,
+    label_scaling: LabelScaling,
     horizon_bars: int,
     jobs: int,
     ray_address: str | None,
@@ -57,6 +61,7 @@ def run_training(
         work_dir=work_dir,
         quick=quick,
         label_threshold=label_threshold,
+        label_scaling=label_scaling,
         horizon_bars=horizon_bars,
         jobs=jobs,
         ray_address=ray_address,

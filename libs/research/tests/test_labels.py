@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantum_research.labels import BUY, HOLD, NO_LABEL, SELL, label_end_ms, step_labels
+from quantum_research.labels import (
+    BUY,
+    HOLD,
+    NO_LABEL,
+    SELL,
+    label_end_ms,
+    step_labels,
+    volatility_thresholds,
+)
 
 HOUR_MS = 3_600_000
 
@@ -60,3 +68,28 @@ def test_f30_a_label_depends_on_nothing_after_its_end(row: int, seed: int) -> No
 def test_a_threshold_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="threshold"):
         label([1.0] * 9, at=0.0)
+
+
+def test_a_threshold_by_volatility_makes_the_classes_as_frequent_in_calm_as_in_wild_markets() -> None:
+    wild = np.repeat([1.0, 10.0], 4000)
+    log_return = np.random.default_rng(3).normal(0, 0.001, 8000) * wild
+    close = np.exp(np.cumsum(log_return))
+    thresholds = volatility_thresholds(log_return, horizon_bars=5, multiple=1.0)
+    assert thresholds[100] == pytest.approx(np.sqrt(5) * log_return[81:101].std())
+    scaled = step_labels(hours(8000), close, bar_ms=HOUR_MS, horizon_bars=5, threshold=thresholds)[:, -1]
+    fixed = step_labels(hours(8000), close, bar_ms=HOUR_MS, horizon_bars=5, threshold=0.01)[:, -1]
+    assert (scaled[:19] == NO_LABEL).all()  # no deviation yet
+    shares = [
+        (labels[part] == HOLD).mean() for labels in (scaled, fixed) for part in (slice(19, 3900), slice(4100, -5))
+    ]
+    assert shares[0] == pytest.approx(shares[1], abs=0.05)
+    assert shares[2] - shares[3] > 0.5
+
+
+def test_f30_a_threshold_by_volatility_knows_nothing_later_than_its_bar() -> None:
+    log_return = np.random.default_rng(4).normal(0, 0.001, 300)
+    other = log_return.copy()
+    other[200:] *= 5.0
+    one, two = (volatility_thresholds(each, horizon_bars=5, multiple=1.0) for each in (log_return, other))
+    assert (one[:200] == two[:200]).all()
+    assert (one[200:] != two[200:]).all()

@@ -64,7 +64,7 @@ def trained(table: VoteTable, recipe: Recipe) -> MetaModel:
 
 
 def origin_of(data: Dataset) -> Origin:
-    return Origin("1h", 5, 0.015, True, ("S0USDT",), int(data.ts_ms.min()), int(data.label_end_ms.max()))
+    return Origin("1h", 5, 0.015, "fixed", True, ("S0USDT",), int(data.ts_ms.min()), int(data.label_end_ms.max()))
 
 
 def test_the_table_holds_every_agents_votes_in_their_order(past: OutOfFold, table: VoteTable) -> None:

@@ -117,7 +117,7 @@ def make(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> Make:
     metrics = {"accuracy": 1, "accuracy_majority": 0, "log_loss": 0, "log_loss_prior": 1, "log_loss_prior_hindsight": 1}
     candidate = verified(
         fitted.export(calibration), model_input(trainer.model, known), calibration.probabilities(fitted.logits(known)),
-        origin=Origin("1h", 5, 0.015, True, data.symbols, 0, int(known.label_end_ms.max())),
+        origin=Origin("1h", 5, 0.015, "fixed", True, data.symbols, 0, int(known.label_end_ms.max())),
         metrics={**metrics, "p_hold_range": 1.0}, libraries=(), agent="lgbm", kind="row", view="relative",
         feature_hash=feature_hash("relative"), feature_names=FEATURE_NAMES, window_bars=1,
         parameters=fitted.parameters(),

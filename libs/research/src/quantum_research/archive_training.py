@@ -109,10 +109,11 @@ def train_from_archive(request: ArchiveRequest) -> ArchiveReport:
 def _agents_label(models_dir: Path) -> Manifest:
     """A current agent's manifest; all four must agree on timeframe, horizon and threshold."""
     manifests = [read_manifest(models_dir, agent) for agent in AGENTS]
-    labels = {(m.timeframe, m.horizon_bars, m.label_threshold) for m in manifests}
-    if len(labels) > 1:
+    if len({m.label for m in manifests}) > 1:
         told = ", ".join(f"{m.agent} {m.timeframe}/{m.horizon_bars}/{m.label_threshold}" for m in manifests)
         raise ResearchError(f"the agents in {models_dir} have different labels ({told}): train them together first")
+    if manifests[0].label_scaling != "fixed":
+        raise ResearchError(f"the agents in {models_dir} have labels by volatility, which an archive is not read for")
     return manifests[0]
 
 
@@ -134,6 +135,7 @@ def _origin(archived: ArchivedVotes, label: Manifest) -> Origin:
         timeframe=label.timeframe,
         horizon_bars=label.horizon_bars,
         label_threshold=label.label_threshold,
+        label_scaling=label.label_scaling,
         default_label=label.label_threshold == DEFAULT_LABEL_THRESHOLD[label.timeframe],
         symbols=archived.symbols,
         data_from_ms=int(archived.votes.ts_ms.min()),

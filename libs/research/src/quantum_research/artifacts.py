@@ -28,7 +28,7 @@ from quantum_common.models import (
 from quantum_common.models.manifest import GOLDEN_ROWS, Kind
 from quantum_common.models.serving import verify
 from quantum_research.export import verify_export
-from quantum_research.labels import HOLD
+from quantum_research.labels import HOLD, LabelScaling
 
 MIN_ACCURACY = 0.55
 """Of the walk-forward folds, for the timeframe's default label."""
@@ -46,6 +46,7 @@ class Origin:
     timeframe: str
     horizon_bars: int
     label_threshold: float
+    label_scaling: LabelScaling
     default_label: bool
     symbols: tuple[str, ...]
     data_from_ms: int
@@ -83,6 +84,7 @@ def verified(
         timeframe=origin.timeframe,
         horizon_bars=origin.horizon_bars,
         label_threshold=origin.label_threshold,
+        label_scaling=origin.label_scaling,
         symbols=origin.symbols,
         library_versions={name: library_version(name) for name in sorted((*_COMMON_LIBRARIES, *libraries))},
         data_from_ms=origin.data_from_ms,
@@ -163,8 +165,4 @@ def _may_replace(models_dir: Path, new: Manifest) -> bool:
         old = read_manifest(models_dir, new.agent)
     except ModelRefused:
         return True
-    return old.quality != "proven" or _label(old) != _label(new)
-
-
-def _label(manifest: Manifest) -> tuple[str, int, float]:
-    return manifest.timeframe, manifest.horizon_bars, manifest.label_threshold
+    return old.quality != "proven" or old.label != new.label

@@ -12,7 +12,7 @@ from quantum_common.candles import Candles
 from quantum_common.domain.timeframe import timeframe_ms
 from quantum_common.features import SEQUENCE_BARS, WARMUP_BARS, batch, views
 from quantum_research import TooLittleData
-from quantum_research.labels import NO_LABEL, label_end_ms, step_labels
+from quantum_research.labels import NO_LABEL, LabelScaling, label_end_ms, step_labels, volatility_thresholds
 
 _WINDOW_OFFSETS = np.arange(1 - SEQUENCE_BARS, 1)
 
@@ -94,17 +94,19 @@ def build_dataset(
     *,
     horizon_bars: int,
     threshold: float,
+    scaling: LabelScaling = "fixed",
     from_ms: int | None = None,
     warmup_bars: int = WARMUP_BARS,
 ) -> Dataset:
     """Rows of every bar from `from_ms` on that has a whole window, enough warm-up and an unbroken label span.
 
-    Labels end where the candles end, so cut the candles where labels may not reach.
+    `threshold` is a fraction, or a multiple of the expected move when `scaling` is "volatility". Labels end where the
+    candles end, so cut the candles where labels may not reach.
     """
     parts = []
     offset = 0
     for number, symbol in enumerate(sorted(candles)):
-        part = _symbol_rows(symbol, candles[symbol], timeframe, horizon_bars, threshold, warmup_bars)
+        part = _symbol_rows(symbol, candles[symbol], timeframe, horizon_bars, threshold, scaling, warmup_bars)
         parts.append(replace(part, bar=part.bar + offset, symbol=part.symbol + number))
         offset += len(part.vectors)
     whole = _stack(parts)
@@ -119,14 +121,24 @@ def build_dataset(
 
 
 def _symbol_rows(
-    symbol: str, candles: Candles, timeframe: str, horizon_bars: int, threshold: float, warmup_bars: int
+    symbol: str,
+    candles: Candles,
+    timeframe: str,
+    horizon_bars: int,
+    threshold: float,
+    scaling: LabelScaling,
+    warmup_bars: int,
 ) -> Dataset:
     bar_ms = timeframe_ms(timeframe)
     table = batch.compute(candles, timeframe, warmup_bars=warmup_bars)
-    labels = step_labels(table.ts, table.close, bar_ms=bar_ms, horizon_bars=horizon_bars, threshold=threshold)
+    vectors = table.vectors()
+    reach: float | NDArray[np.float64] = threshold
+    if scaling == "volatility":
+        reach = volatility_thresholds(vectors[:, 1], horizon_bars=horizon_bars, multiple=threshold)
+    labels = step_labels(table.ts, table.close, bar_ms=bar_ms, horizon_bars=horizon_bars, threshold=reach)
     usable = np.flatnonzero(table.publishable & (labels[:, -1] != NO_LABEL))
     return Dataset(
-        vectors=table.vectors(),
+        vectors=vectors,
         bar=usable,
         ts_ms=table.ts[usable],
         label_end_ms=label_end_ms(table.ts[usable], bar_ms=bar_ms, horizon_bars=horizon_bars),

@@ -41,7 +41,7 @@ Reason = Literal["better", "log_loss", "net_result", "collapsed", "too_few_rows"
 Winner = Literal["challenger", "champion", "undecided"]
 WINNERS: dict[Reason, Winner] = {"better": "challenger", "too_few_rows": "undecided"}
 """Every other reason leaves the champion."""
-LABEL = ("agent", "timeframe", "horizon_bars", "label_threshold")
+LABEL = ("agent", "timeframe", "horizon_bars", "label_threshold", "label_scaling")
 
 
 class NotComparable(ResearchError):

@@ -28,6 +28,7 @@ from quantum_research.forecaster import (
     model_input,
     with_parameters,
 )
+from quantum_research.labels import DEFAULT_VOLATILITY_MULTIPLE, LabelScaling
 from quantum_research.meta_artifacts import meta_candidate, meta_models
 from quantum_research.metrics import evaluate
 from quantum_research.splits import split_at
@@ -60,7 +61,8 @@ class TrainRequest:
     quick: bool = False
     """The newest 10,000 bars per symbol, fewer folds, trees, epochs and networks."""
     label_threshold: float | None = None
-    """Fraction; None is the timeframe's default."""
+    """Fraction, or a multiple with `label_scaling` volatility; None is the timeframe's default, or 1."""
+    label_scaling: LabelScaling = "fixed"
     horizon_bars: int = 5
     report_dir: Path | None = None
     """Where the evaluation goes; without it models are only trained and checked."""
@@ -208,17 +210,24 @@ def labelled_rows(request: TrainRequest) -> tuple[Dataset, Dataset, Origin]:
     for symbol in request.symbols:
         known = read_candles(request.data_dir, request.venue, symbol, request.timeframe).between(None, request.to_ms)
         candles[symbol] = known.slice(-QUICK_BARS, None) if request.quick else known
-    default = DEFAULT_LABEL_THRESHOLD[request.timeframe]
+    fixed = request.label_scaling == "fixed"
+    default = DEFAULT_LABEL_THRESHOLD[request.timeframe] if fixed else DEFAULT_VOLATILITY_MULTIPLE
     threshold = default if request.label_threshold is None else request.label_threshold
     whole = build_dataset(
-        candles, request.timeframe, horizon_bars=request.horizon_bars, threshold=threshold, from_ms=request.from_ms
+        candles,
+        request.timeframe,
+        horizon_bars=request.horizon_bars,
+        threshold=threshold,
+        scaling=request.label_scaling,
+        from_ms=request.from_ms,
     )
     data, test = _without_test_rows(whole, request.test_from_ms)
     origin = Origin(
         timeframe=request.timeframe,
         horizon_bars=request.horizon_bars,
         label_threshold=threshold,
-        default_label=threshold == default,
+        label_scaling=request.label_scaling,
+        default_label=fixed and threshold == default,
         symbols=tuple(sorted(candles)),
         data_from_ms=int(data.ts_ms.min()),
         labels_to_ms=int(data.label_end_ms.max()),

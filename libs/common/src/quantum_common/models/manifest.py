@@ -58,7 +58,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     timeframe: str
     horizon_bars: int
     label_threshold: float
-    """Fraction."""
+    """Fraction; with `label_scaling` volatility a multiple of what the close is expected to move over the horizon."""
+    label_scaling: Literal["fixed", "volatility"] = "fixed"
     window_bars: int
     """1 for row and meta models."""
     symbols: tuple[str, ...]
@@ -75,6 +76,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     golden: Golden
     linear: LinearModel | None = None
     """Of the meta models v2 and v2p; None for every other."""
+
+    @property
+    def label(self) -> tuple[str, int, float, str]:
+        """What its probabilities are about; only models of the same label can be compared or serve together."""
+        return self.timeframe, self.horizon_bars, self.label_threshold, self.label_scaling
 
 
 _encoder = msgspec.json.Encoder(order="deterministic")
