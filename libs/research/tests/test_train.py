@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Run:
             report_dir=folder / "report",
             to_ms=self.to_ms,
             quick=True,
+            parameters={"xgb": {"max_depth": 4}},
         )
         self.report = self.train(self.request, WITH_A_NETWORK)
 
@@ -77,6 +78,12 @@ def test_f07_every_agent_can_be_loaded_by_serving_code_and_only_with_its_feature
     assert model.manifest.metrics["log_loss_prior"] > 0.0
     with pytest.raises(ModelRefused, match="feature_hash"):
         load(run.request.models_dir, agent, expected_feature_hash=lambda view: feature_hash(view, warmup_bars=999))
+
+
+def test_the_hyperparameters_of_the_request_are_those_of_the_manifest(run: Run) -> None:
+    used = {agent: read_manifest(run.request.models_dir, agent).metrics["parameters"] for agent in AGENTS}
+    assert used["xgb"] == {**asdict(TREES["xgb"].parameters), "max_depth": 4}
+    assert used["lgbm"] == asdict(TREES["lgbm"].parameters)
 
 
 def test_the_meta_artifact_carries_the_linear_form_it_serves(run: Run) -> None:
