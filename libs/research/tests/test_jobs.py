@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from quantum_research import ResearchError
-from quantum_research.jobs import open_workers, run_jobs
+from quantum_research.jobs import RAY_LOCAL, open_workers, run_jobs
 
 WORKERS = 2
 HERE = Path(__file__).parent
@@ -91,6 +91,20 @@ def test_a_failure_on_ray_is_raised_as_it_was(tmp_path: Path, cluster: str) -> N
 def test_a_worker_that_dies_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(ResearchError, match="use fewer jobs"):
         list(run_jobs(work.dies, [1, 2], None, workers=WORKERS))
+
+
+def test_a_ray_instance_that_is_started_here_listens_on_loopback_only() -> None:
+    pytest.importorskip("ray")
+    with open_workers(None, workers=1, ray_address=RAY_LOCAL):
+        family = psutil.Process().children(recursive=True)
+        addresses = {
+            connection.laddr.ip
+            for process in family
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        }
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def test_an_address_without_a_cluster_is_refused() -> None:

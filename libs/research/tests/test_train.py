@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ class Run:
             report_dir=folder / "report",
             to_ms=self.to_ms,
             quick=True,
+            parameters={"xgb": {"max_depth": 4}},
         )
         self.report = self.train(self.request, WITH_A_NETWORK)
 
@@ -88,6 +89,12 @@ def test_every_meta_learner_is_published_and_passes_the_checks_of_its_service(ru
         assert (served.linear is not None) is meta.linear
     hidden_layers = 8 * 32 + 32 + 32 * 32 + 32 + 32 * 3 + 3
     assert read_manifest(run.request.models_dir, "meta-v1").parameters == hidden_layers
+
+
+def test_the_hyperparameters_of_the_request_are_those_of_the_manifest(run: Run) -> None:
+    used = {agent: read_manifest(run.request.models_dir, agent).metrics["parameters"] for agent in AGENTS}
+    assert used["xgb"] == {**asdict(TREES["xgb"].parameters), "max_depth": 4}
+    assert used["lgbm"] == asdict(TREES["lgbm"].parameters)
 
 
 @pytest.mark.parametrize("meta", [V2, V2P])

@@ -28,6 +28,8 @@ RAY_LOCAL = "local"
 """The address that starts a Ray instance on this machine for the time of the work."""
 RAY_STORE_BYTES = 256 * 1024**2
 """Object store of an instance that is started here; it holds the shared value once."""
+RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray's switch for its processes to stay on 127.0.0.1, named after the systems where it is the default."""
 CONNECT_TIMEOUT_S = 5.0
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 """Set for the workers before they load a library: parallel is between jobs, not within one."""
@@ -156,17 +158,18 @@ def _on_ray(shared: Any, workers: int, address: str) -> Iterator[Run]:
         from ray._private import ray_constants
     except ImportError as error:
         raise ResearchError(f"{error}; install quantum-research with its extra 'ray'") from error
-    if _check_reachable(address):
-        # Ray would take the machine's outer address for it, where a cluster bound to loopback does not listen.
+    if address == RAY_LOCAL or _check_reachable(address):
+        # Ray would take the machine's outer address for loopback: listen there, and look for a cluster there.
         ray_constants.ENABLE_RAY_CLUSTER = False
     own: dict[str, Any] = {"num_cpus": workers, "object_store_memory": RAY_STORE_BYTES, "_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(
-            address=address,
-            include_dashboard=False,
-            log_to_driver=False,
-            **(own if address == RAY_LOCAL else {}),
-        )
+        with _exported(RAY_ON_LOOPBACK if address == RAY_LOCAL else {}):
+            ray.init(
+                address=address,
+                include_dashboard=False,
+                log_to_driver=False,
+                **(own if address == RAY_LOCAL else {}),
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ResearchError(f"no Ray cluster at {address!r}: {error}") from error
     try:
