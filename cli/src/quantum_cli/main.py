@@ -10,6 +10,7 @@ import typer
 import uvloop
 
 from quantum_cli.dead_commands import dead_app
+from quantum_cli.deploy_command import deploy
 from quantum_cli.fleet import check_ports_free
 from quantum_cli.fleet_commands import redeploy
 from quantum_cli.models_commands import models_app
@@ -34,6 +35,7 @@ from quantum_common.service.settings import check_names
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command()(redeploy)
 app.command()(train)
+app.command()(deploy)
 app.add_typer(dead_app, name="dead")
 app.add_typer(models_app, name="models")
 

@@ -148,7 +148,7 @@ class LocalFleet:
                 self._counted,
             )
             await self._start_services(redis_url, conductor)
-            me = RunningFleet(os.getpid(), redis_url, control_url, keys.partitions)
+            me = RunningFleet(os.getpid(), redis_url, control_url, keys.partitions, self._plan.port_offset)
             stack.enter_context(announced(self._plan.state_dir, me))
             memory = asyncio.create_task(self._watch_memory())
             stack.callback(memory.cancel)
