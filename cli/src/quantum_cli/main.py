@@ -61,6 +61,7 @@ def up(
     summary: Annotated[Path | None, typer.Option(help="Write the run's figures and digests as JSON")] = None,
     label_threshold: LabelThreshold = None,
     horizon: Horizon = 5,
+    trainer: Annotated[bool, typer.Option("--trainer", help="Renew the models on the way (trainer-svc)")] = False,
 ) -> None:
     """Run the whole fleet on this machine against the paper venue. Ctrl-C stops it."""
     from quantum_cli.first_models import models_present, refuse_models_that_do_not_fit, train_first_models
@@ -94,7 +95,7 @@ def up(
             if not models_present(plan):
                 await train_first_models(plan, console)
             refuse_models_that_do_not_fit(plan)
-            fleet = LocalFleet(plan, candles, console)
+            fleet = LocalFleet(plan, candles, console, trainer=trainer)
             try:
                 await fleet.run(until_done)
             finally:
