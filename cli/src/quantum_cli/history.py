@@ -58,4 +58,4 @@ def _sentence(symbol: str, bars: int, new_bars: int, gaps: tuple[tuple[int, int]
         return text
     missing = sum((stop - start) // step_ms for start, stop in gaps)
     shown = ", ".join(f"{(stop - start) // step_ms} from {iso(start)}" for start, stop in gaps[-SHOWN_GAPS:])
-    return f"{text}; the venue lacks {missing} bars in {len(gaps)} gaps, the newest {shown}"
+    return f"{text}; {missing} bars are missing at the venue, newest gaps: {shown}"

@@ -254,9 +254,9 @@ def test_bars_without_features_label_or_sound_regime_are_left_out_with_the_reaso
 
 
 def test_other_timeframes_are_other_bars(fleet: Fleet) -> None:
+    fleet.features(4, 1_000_000.0, timeframe="15m")
     a_day(fleet)
-    fleet.vote(2, "xgb", timeframe="15m")
-    fleet.features(4, 1.0, timeframe="15m")
+    fleet.vote(4, "xgb", timeframe="15m")
     fleet.vote(4, "lgbm")
     found = read(fleet)
     assert found.votes.present.tolist() == [[False, True, False, False]]
@@ -295,6 +295,7 @@ def test_bars_before_the_first_date_are_dropped(fleet: Fleet) -> None:
         fleet.vote(bar, "xgb")
     found = read(fleet, min_ms=START_MS + 30 * HOUR_MS)
     assert found.votes.ts_ms.tolist() == [START_MS + bar * HOUR_MS for bar in range(30, 40)]
+    assert found.left_out == {}
 
 
 def test_too_few_samples_are_refused_with_how_many_there_are_and_what_was_left_out(fleet: Fleet) -> None:

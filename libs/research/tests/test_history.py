@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from starlette.responses import Response
 
 from exchange_sim.app import create_app
 from exchange_sim.settings import SimSettings
@@ -33,8 +34,22 @@ def market() -> Candles:
     return Candles(*(getattr(whole, name)[kept] for name in COLUMNS))
 
 
+class Stumbling:
+    """A venue in front of which a gateway answers 503 to the first requests for candles."""
+
+    def __init__(self, app: Any, failures: int) -> None:
+        self._app, self._failures = app, failures
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._failures and scope["type"] == "http" and scope["path"].endswith("/klines"):
+            self._failures -= 1
+            await Response("overloaded", 503)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
 @contextmanager
-def venue(folder: Path) -> Iterator[str]:
+def venue(folder: Path, failures: int = 0) -> Iterator[str]:
     write_candles(folder, "test", "BTCUSDT", "1h", market())
     settings = SimSettings(
         sim_data_dir=folder,
@@ -46,7 +61,9 @@ def venue(folder: Path) -> Iterator[str]:
     )
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(Stumbling(create_app(settings), failures), log_level="warning", lifespan="off")
+    )
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -155,6 +172,20 @@ def test_what_has_arrived_is_kept_when_the_venue_goes_away(tmp_path: Path) -> No
             download(client, tmp_path, "BTCUSDT", "1h", from_ms=START_MS, to_ms=NOW_MS, progress=leave)
     client.session.close()
     assert len(stored(tmp_path)) > 0
+
+
+@pytest.mark.parametrize(("failures", "arrives"), [(3, True), (99, False)])
+def test_a_venue_that_stumbles_is_asked_again_but_not_for_ever(failures: int, arrives: bool, tmp_path: Path) -> None:
+    with venue(tmp_path / "venue", failures) as address:
+        client = make_exchange("binanceusdm", address)
+        client.options["maxRetriesOnFailureDelay"] = 1
+        if arrives:
+            download(client, tmp_path, "BTCUSDT", "1h", from_ms=START_MS, to_ms=NOW_MS)
+            check_complete(tmp_path)
+        else:
+            with pytest.raises(HistoryError, match="ExchangeNotAvailable"):
+                download(client, tmp_path, "BTCUSDT", "1h", from_ms=START_MS, to_ms=NOW_MS)
+        client.session.close()
 
 
 def test_what_the_venue_does_not_know_is_named(exchange: Any, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def cluster() -> Iterator[str]:
         "node_ip_address": "127.0.0.1",
     }
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
         patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
         started = ray_cluster(initialize_head=True, head_node_args=node)
         started.add_node(**node)
@@ -40,13 +41,15 @@ def cluster() -> Iterator[str]:
     started.shutdown()
 
 
-def test_processes_give_what_this_process_gives() -> None:
+def test_processes_give_what_this_process_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     shared = np.arange(1000.0)
     here = dict(run_jobs(work.scaled_sum, [1, 2, 3, 4, 5], shared))
     there = dict(run_jobs(work.scaled_sum, [1, 2, 3, 4, 5], shared, workers=WORKERS))
     assert {i: value[0] for i, value in there.items()} == {i: value[0] for i, value in here.items()}
     assert {value[1] for value in there.values()} == {"1"}
     assert os.getpid() not in {value[2] for value in there.values()}
+    assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 def test_a_ray_cluster_gives_what_this_process_gives(cluster: str) -> None:
@@ -72,9 +75,17 @@ def test_the_first_failure_is_raised_as_it_was_and_cancels_what_has_not_started(
     assert len(list(tmp_path.iterdir())) < 20
 
 
+@pytest.mark.timeout(60)
+def test_a_failure_ends_the_jobs_that_are_running(tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match="one"):
+        list(run_jobs(work.waits_or_fails, [0, 1], tmp_path, workers=WORKERS))
+    assert not psutil.pid_exists(int((tmp_path / "0.pid").read_text()))
+
+
 def test_a_failure_on_ray_is_raised_as_it_was(tmp_path: Path, cluster: str) -> None:
-    with pytest.raises(LookupError, match="two"):
+    with pytest.raises(LookupError, match=r"^two$") as failure:
         list(run_jobs(work.fails_at_two, [1, 2], tmp_path, ray_address=cluster))
+    assert failure.type is LookupError
 
 
 def test_a_worker_that_dies_is_an_error_that_says_what_to_do() -> None:

@@ -3,12 +3,16 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 import lgbm_agent.train
 import xgb_agent.train
 from quantum_research import ResearchError
 from quantum_research.forecaster import with_parameters
+from quantum_research.jobs import RAY_LOCAL
 from quantum_research.search import (
     BATCH,
     AgentResult,
@@ -65,6 +69,11 @@ def test_several_processes_find_what_one_finds(unbroken: dict[str, AgentResult],
     assert found(tmp_path, workers=2) == unbroken
 
 
+def test_a_ray_cluster_finds_what_one_process_finds(unbroken: dict[str, AgentResult], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    assert found(tmp_path, workers=2, ray_address=RAY_LOCAL) == unbroken
+
+
 @pytest.mark.parametrize("after", [5, BATCH * 2 * 3 + 2])
 def test_a_search_that_was_killed_goes_on_and_finds_the_same(
     unbroken: dict[str, AgentResult], tmp_path: Path, after: int
@@ -79,8 +88,13 @@ def test_a_search_that_was_killed_goes_on_and_finds_the_same(
 def test_a_finished_search_is_not_repeated_and_a_larger_one_adds_to_it(tmp_path: Path) -> None:
     small = found(tmp_path, trials=BATCH)
     assert found(tmp_path, trials=BATCH, after=1) == small
+    found(tmp_path, trials=BATCH + 1)
     larger = found(tmp_path, trials=BATCH + 2)
     assert {result.trials for result in larger.values()} == {BATCH + 2}
+    for journal in tmp_path.glob("*.log"):
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        trials = optuna.load_study(study_name=journal.stem, storage=storage).trials
+        assert len({tuple(trial.params.values()) for trial in trials}) == BATCH + 2
 
 
 def test_trials_below_the_median_of_a_fold_are_given_up(tmp_path: Path) -> None:
@@ -88,11 +102,13 @@ def test_trials_below_the_median_of_a_fold_are_given_up(tmp_path: Path) -> None:
     assert sum(result.pruned for result in results.values()) > 0
 
 
-def test_a_study_belongs_to_its_rows_and_effort(tmp_path: Path) -> None:
-    found(tmp_path, trials=1)
-    other = replace(TASK, effort=replace(TASK.effort, seed=7))
-    search(other, Search(1, tmp_path), lambda _: None)
-    assert len(list(tmp_path.glob("xgb-*.log"))) == 2
+def test_a_study_belongs_to_its_rows_defaults_and_effort(tmp_path: Path) -> None:
+    other_rows = replace(TASK, data=TASK.data.take(np.arange(len(TASK.data) - 1)))
+    other_defaults = replace(TASK, trainers=with_parameters(TREES, {"xgb": {"max_depth": 3}}))
+    other_effort = replace(TASK, effort=replace(TASK.effort, seed=7))
+    for task in (TASK, other_rows, other_defaults, other_effort):
+        search(task, Search(1, tmp_path), lambda _: None)
+    assert len(list(tmp_path.glob("xgb-*.log"))) == 4
 
 
 def test_two_searches_do_not_share_a_folder(tmp_path: Path) -> None:

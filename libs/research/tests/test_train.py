@@ -23,9 +23,10 @@ from quantum_common.features import feature_hash
 from quantum_common.models import ModelRefused, current_version, read_manifest, rollback
 from quantum_common.models.serving import load
 from quantum_common.models.store import read_artifact
-from quantum_research import ResearchError
+from quantum_research import ResearchError, TooLittleData
 from quantum_research.artifacts import Candidate, publish_all, quality
 from quantum_research.forecaster import ENTRY_POINT_GROUP, Trainer, check_trainers, load_trainers
+from quantum_research.report import read_report
 from quantum_research.testing import TINY, synthetic_candles, synthetic_dataset
 from quantum_research.train import TrainReport, TrainRequest, train
 
@@ -126,7 +127,7 @@ def test_progress_rises_from_nothing_to_done(run: Run) -> None:
     shares = [share for _, share in first]
     assert shares[0] == 0.0
     assert shares == sorted(shares)
-    assert {f"final {agent}" for agent in AGENTS} <= {stage for stage, _ in first}
+    assert {f"{agent} final" for agent in AGENTS} <= {stage for stage, _ in first}
 
 
 def test_the_report_is_json_with_baselines(run: Run) -> None:
@@ -264,3 +265,37 @@ def test_agents_without_their_package_or_extra_are_named() -> None:
         load_trainers([point(agent, "no_such_library") for agent in AGENTS])
     with pytest.raises(ResearchError, match="registered as lgbm"):
         load_trainers([point(agent, "xgb_agent.train") for agent in AGENTS])
+
+
+def test_f30_the_test_part_is_judged_by_models_that_saw_nothing_of_it(run: Run, tmp_path: Path) -> None:
+    test_from_ms = int(synthetic_candles(BARS, 0).ts[-400])
+    request = replace(
+        run.request,
+        models_dir=tmp_path / "models",
+        report_dir=tmp_path / "report",
+        work_dir=tmp_path / "work",
+        test_from_ms=test_from_ms,
+    )
+    report = run.train(request, TREES)
+    assert report.labels_to_ms <= test_from_ms
+    assert report.test_rows == 2 * (400 - 50 - 5)
+    for agent in AGENTS:
+        assert read_manifest(request.models_dir, agent).labels_to_ms <= test_from_ms
+        assert report.models[agent].metrics["test"]["rows"] == report.test_rows
+    shown = read_report(tmp_path / "report")
+    assert shown.test is not None
+    assert (shown.test.rows, shown.test.from_ms) == (report.test_rows, test_from_ms)
+    assert set(shown.test.models) == {*AGENTS, *METAS, "weighted_vote"}
+    assert shown.meta_walk_forward is not None
+    assert set(shown.meta_walk_forward.models) == set(shown.test.models)
+    assert set(shown.walk_forward.models) == {*AGENTS, "weighted_vote"}
+    assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+
+    wider = replace(request, models_dir=tmp_path / "wider", report_dir=None, test_from_ms=None)
+    assert run.train(wider, TREES).labels_to_ms > test_from_ms
+    assert len(list((tmp_path / "work").iterdir())) == 2  # kept fits belong to their own data
+
+
+def test_a_test_part_without_a_bar_is_named(run: Run) -> None:
+    with pytest.raises(TooLittleData, match="test part"):
+        run.train(replace(run.request, test_from_ms=run.to_ms + 1), TREES)

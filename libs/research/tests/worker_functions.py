@@ -27,3 +27,11 @@ def dies(_: None, __: int) -> None:
 def waits(folder: Path, number: int) -> None:
     (folder / f"{number}.pid").write_text(str(os.getpid()))
     time.sleep(600)
+
+
+def waits_or_fails(folder: Path, number: int) -> None:
+    if number == 0:
+        waits(folder, number)
+    while not (folder / "0.pid").exists():
+        time.sleep(0.01)
+    raise LookupError("one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,9 @@ class FitStore:
         if self._folder is None:
             return None
         try:
-            with np.load(self._path(self._folder, agent, fold), allow_pickle=False) as found:
+            with np.load(io.BytesIO(self._path(self._folder, agent, fold).read_bytes()), allow_pickle=False) as found:
                 return _decoded(found)
-        except (OSError, ValueError, KeyError, EOFError, msgspec.DecodeError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.DecodeError):
             return None
 
     def save(self, agent: str, fold: int | None, fit: Fit) -> None:

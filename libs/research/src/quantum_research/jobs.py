@@ -95,9 +95,8 @@ def _in_processes(shared: Any, workers: int) -> Iterator[Run]:
     lifeline, held = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(shared, lifeline))
     try:
-        with _exported(ONE_THREAD):
-            executor.submit(int)  # the first job starts every process
-        yield _Processes(executor)
+        with _exported(ONE_THREAD):  # all the time: a process starts when there is work for it
+            yield _Processes(executor)
     finally:
         held.close()
         executor.shutdown(wait=True, cancel_futures=True)

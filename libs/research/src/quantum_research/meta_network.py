@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 _HIDDEN = 32
 _DROPOUT = 0.2
 _EPOCHS = 50
-_LEARNING_RATE = 3e-3
+_LEARNING_RATE = 1e-3
 _STEPS_PER_EPOCH = 64
 """At most: batches grow with the data, so that a fit takes 3,200 steps whatever its size."""
 _SMALLEST_BATCH = 64

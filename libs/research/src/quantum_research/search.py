@@ -146,8 +146,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _study(agent: str, task: Task, folder: Path) -> optuna.Study:
-    """The agent's study of just these rows and this effort; trials that a killed search left open are asked again."""
-    name = f"{agent}-{_digest(task)}"
+    """The agent's study of just these rows, defaults and effort; what a killed search left open is asked again."""
+    name = f"{agent}-{_digest(agent, task)}"
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / f"{name}.log")))
     pruner = optuna.pruners.MedianPruner(n_startup_trials=BATCH)
     study = optuna.create_study(
@@ -161,8 +161,9 @@ def _study(agent: str, task: Task, folder: Path) -> optuna.Study:
     return study
 
 
-def _digest(task: Task) -> str:
-    digest = hashlib.sha256(repr((task.effort, task.embargo_ms, task.data.symbols)).encode())
+def _digest(agent: str, task: Task) -> str:
+    about = (task.effort, task.embargo_ms, task.trainers[agent], task.data.symbols)
+    digest = hashlib.sha256(repr(about).encode())
     for part in (task.data.vectors, task.data.bar, task.data.labels):
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()[:10]
@@ -175,10 +176,9 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def _ask(agent: str, study: optuna.Study, trainer: TunableTrainer, wanted: int, seed: int) -> list[_Trial]:
     """The rest of the batch. A seed per batch: a search that goes on asks what an unbroken one would have asked."""
     known = len(_finished(study))
-    start = known - known % BATCH
-    study.sampler = optuna.samplers.TPESampler(seed=seed + start)
+    study.sampler = optuna.samplers.TPESampler(seed=seed + known)
     asked = []
-    for _ in range(min(start + BATCH, wanted) - known):
+    for _ in range(min(BATCH - known % BATCH, wanted - known)):
         trial = study.ask()
         parameters = asdict(trainer.suggested(trial).parameters)
         gains = [(gain, rows) for gain, rows in trial.user_attrs.get(_SCORES, [])]

@@ -22,6 +22,8 @@ FIRST_TRAIN_SHARE = 0.4
 HELD_OUT_SHARE = 0.12
 HELD_OUT_BLOCKS = 12
 """Measured on 1h bars: one tail is one mood of the market, and calibrated on it the models lost to the next."""
+_PURGED_SHARE = 0.1
+"""Fewer blocks where more than this would be lost beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +54,16 @@ class OutOfFold:
 
 def fit_calibrated(trainer: Trainer, data: Dataset, effort: Effort, embargo_ms: int) -> Calibrated:
     """Fit on most rows; stop early and calibrate on blocks of others, purged and spread over the whole range."""
-    bar_ms = int(np.diff(np.unique(data.ts_ms)).min())
+    times = np.unique(data.ts_ms)
+    reach_bars = SEQUENCE_BARS + data.horizon_bars
     split = hold_out_blocks(
         _all(data),
         data.ts_ms,
         data.label_end_ms,
         share=HELD_OUT_SHARE,
-        blocks=HELD_OUT_BLOCKS,
+        blocks=max(1, min(HELD_OUT_BLOCKS, int(len(times) * _PURGED_SHARE) // reach_bars)),
         embargo_ms=embargo_ms,
-        reach_ms=(SEQUENCE_BARS + data.horizon_bars) * bar_ms,
+        reach_ms=reach_bars * int(np.diff(times).min()),
     )
     held_out = data.take(split.future)
     fitted = trainer.fit(data.take(split.past), held_out, effort)
