@@ -7,39 +7,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 from quantum_cli.errors import UsageError
 from quantum_cli.running import RunningFleet, announced
 from quantum_cli.serving import ServingFleet, refusals, reload, serving_fleets
-from quantum_common.domain.signal import CLASS_ORDER
-from quantum_common.features import FEATURE_NAMES, feature_hash
-from quantum_common.models import Golden, Manifest, promote, publish
-from quantum_common.models.serving import Graph
+from quantum_common.models import promote, publish
 from quantum_common.testing import free_port, running_server
-from quantum_research.calibration import Calibration
-from quantum_research.export import linear_graph
+from quantum_research.testing import linear_candidate
 
 XGB_PORT = 8011
 
 
 def release(models_dir: Path, version: str) -> None:
-    coefficients = np.zeros((3, 18))
-    coefficients[1, 0] = 0.05
-    onnx_bytes = linear_graph(coefficients, np.zeros(3), np.zeros(18), np.ones(18), Calibration(1.0, (0.0, 0.0, 0.0)))
-    inputs = np.linspace(0, 100, 8 * 18, dtype=np.float32).reshape(8, 18)
-    fields: dict[str, Any] = {
-        "agent": "xgb", "version": version, "kind": "row", "view": "relative", "feature_hash": feature_hash("relative"),
-        "feature_names": FEATURE_NAMES, "class_order": tuple(CLASS_ORDER), "timeframe": "1h", "horizon_bars": 5,
-        "label_threshold": 0.015, "window_bars": 1, "symbols": (), "library_versions": {}, "data_from_ms": 0,
-        "labels_to_ms": 0, "metrics": {}, "quality": "unproven", "parameters": 1,
-        "golden": Golden(inputs.tolist(), Graph(onnx_bytes).run(inputs).tolist()),
-    }  # fmt: skip
-    publish(models_dir, Manifest(**fields), onnx_bytes)
+    model = linear_candidate("xgb", (0.2, 0.6, 0.2), known_to_ms=0, name=version)
+    publish(models_dir, model.manifest, model.onnx_bytes)
     promote(models_dir, "xgb", version, reason="test", at_ms=0)
 
 

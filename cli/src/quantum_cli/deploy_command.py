@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -161,4 +160,5 @@ def run_deployment(
 
 def _line(**fields: Any) -> None:
     """One line for a parent process, written at once."""
-    os.write(sys.stdout.fileno(), msgspec.json.encode(fields) + b"\n")
+    sys.stdout.write(msgspec.json.encode(fields).decode() + "\n")
+    sys.stdout.flush()

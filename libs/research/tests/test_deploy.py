@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
-from meta_svc.inputs import FEATURE_NAMES_V2
 from quantum_common.candles import write_candles
 from quantum_common.domain import AGENTS
-from quantum_common.domain.signal import CLASS_ORDER
-from quantum_common.features import FEATURE_NAMES, WARMUP_BARS, feature_hash
+from quantum_common.features import WARMUP_BARS
 from quantum_common.models import (
-    Golden,
-    Manifest,
     current_version,
     promote,
     publish,
@@ -24,16 +19,13 @@ from quantum_common.models import (
     shadow_version,
     withdrawn,
 )
-from quantum_common.models.serving import Graph
 from quantum_research import ResearchError, released
 from quantum_research.artifacts import Candidate
-from quantum_research.calibration import Calibration
 from quantum_research.dataset import Dataset, build_dataset
 from quantum_research.deploy import STEPS, DeployFailed, DeployReport, Shell, deploy
 from quantum_research.deploy_plan import DAY_MS, DeployRequest
-from quantum_research.export import linear_graph
 from quantum_research.shadow import shadow_period
-from quantum_research.testing import HOUR_MS, START_MS, synthetic_candles
+from quantum_research.testing import HOUR_MS, START_MS, linear_candidate, synthetic_candles
 from quantum_research.train import Progress, TrainRequest
 
 ALL = (*AGENTS, "meta")
@@ -41,26 +33,6 @@ BARS = WARMUP_BARS + 63 + 700
 END_MS = START_MS + BARS * HOUR_MS
 SYMBOLS = ("S0USDT", "S1USDT")
 GOOD, BAD = (0.2, 0.6, 0.2), (0.9, 0.05, 0.05)
-
-
-def candidate(agent: str, says: tuple[float, float, float], *, known_to_ms: int, name: str) -> Candidate:
-    """A model that says nearly the same of everything, a little more HOLD where RSI (meta: the volatility) is high."""
-    names = FEATURE_NAMES_V2 if agent == "meta" else FEATURE_NAMES
-    place, middle, width = (names.index("volatility"), 0.5, 0.3) if agent == "meta" else (0, 50.0, 10.0)
-    coefficients, mean, scale = np.zeros((3, len(names))), np.zeros(len(names)), np.ones(len(names))
-    coefficients[1, place], mean[place], scale[place] = 0.2, middle, width
-    onnx_bytes = linear_graph(coefficients, np.log(says), mean, scale, Calibration(1.0, (0.0, 0.0, 0.0)))
-    inputs = np.random.default_rng(1).normal(size=(8, len(names))).astype(np.float32)
-    inputs[:, place] = np.linspace(0.0, 2 * middle, 8)
-    meta = agent == "meta"
-    manifest = Manifest(
-        agent=agent, version=name, kind="meta" if meta else "row", view="votes" if meta else "relative",
-        feature_hash="votes" if meta else feature_hash("relative"), feature_names=tuple(names),
-        class_order=tuple(CLASS_ORDER), timeframe="1h", horizon_bars=5, label_threshold=0.015, window_bars=1,
-        symbols=SYMBOLS, library_versions={}, data_from_ms=0, labels_to_ms=known_to_ms, metrics={}, quality="unproven",
-        parameters=1, golden=Golden(inputs.tolist(), Graph(onnx_bytes).run(inputs).tolist()),
-    )  # fmt: skip
-    return Candidate(manifest, onnx_bytes, 0.0)
 
 
 @dataclass
@@ -93,7 +65,7 @@ class House:
     def champions(self, *, known_days_ago: float = 20.0, says: tuple[float, float, float] = BAD) -> None:
         for agent in ALL:
             known_to_ms = END_MS - int(known_days_ago * DAY_MS)
-            one = candidate(agent, says, known_to_ms=known_to_ms, name="v1")
+            one = linear_candidate(agent, says, known_to_ms=known_to_ms, name="v1")
             publish(self.models_dir, one.manifest, one.onnx_bytes)
             promote(self.models_dir, agent, "v1", reason="test", at_ms=0)
 
@@ -105,7 +77,7 @@ class House:
             if stage.startswith(self.fails_at or "-"):
                 raise ResearchError("no luck")
         known_to_ms = request.test_from_ms or END_MS
-        models = [candidate(agent, self.says[agent], known_to_ms=known_to_ms, name="v2") for agent in ALL]
+        models = [linear_candidate(agent, self.says[agent], known_to_ms=known_to_ms, name="v2") for agent in ALL]
         test = None
         if request.test_from_ms is not None:
             test = build_dataset(self.candles, "1h", horizon_bars=5, threshold=0.015, from_ms=request.test_from_ms)
