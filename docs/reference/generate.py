@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from quantum_cli.fleet import FLEET, VENUE
+from quantum_cli.fleet import FLEET, TRAINER, VENUE
 from quantum_common.service import FleetSettings
 
 HEAD = """# Settings
@@ -48,7 +48,7 @@ def render() -> str:
     """The whole page."""
     shared = frozenset(FleetSettings.model_fields)
     parts = [HEAD, section("Every service", rows(FleetSettings))]
-    for member in (*FLEET, VENUE):
+    for member in (*FLEET, TRAINER, VENUE):
         own = rows(settings_of(member.name), shared)
         if own:
             parts.append(section(f"{member.name} (port {member.port})", own))

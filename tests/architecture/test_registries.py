@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quantum_cli.fleet import FLEET, VENUE
+from quantum_cli.fleet import SERVICES
 from quantum_common.bus import Watermark
 from quantum_common.contracts.envelope import PAYLOADS
 from quantum_common.contracts.streams import REGISTRY, Keys, dead
@@ -59,10 +59,9 @@ def test_f13_a_mistyped_setting_stops_start_up_and_is_named() -> None:
 
 
 def test_every_service_stands_in_the_fleet_with_its_own_name_and_port() -> None:
-    members = (VENUE, *FLEET)
-    assert {member.name for member in members} == set(PACKAGES)
-    assert len({member.port for member in members}) == len(members)
-    for member in members:
+    assert {member.name for member in SERVICES} == set(PACKAGES)
+    assert len({member.port for member in SERVICES}) == len(SERVICES)
+    for member in SERVICES:
         settings = settings_of(member.name)
         assert (settings.service, settings.default_port) == (member.name, member.port)
 

@@ -42,11 +42,15 @@ FLEET: tuple[FleetMember, ...] = (
     FleetMember("executor-svc", "executor_svc", 8003, "/api/execution/positions"),
     FleetMember("recorder-svc", "recorder_svc", 8004, "/api/ledger/trades", awaited=READY),
 )
+TRAINER = FleetMember("trainer-svc", "trainer_svc", 8005, "/api/training/status")
+"""Not in a replay unless it is asked for: a training takes wall time, so the replay would not repeat."""
+SERVICES: tuple[FleetMember, ...] = (VENUE, *FLEET, TRAINER)
+"""Every service there is."""
 
 
 def check_ports_free(offset: int) -> None:
     """UsageError that names every taken port and who holds it, before anything is started."""
-    wanted = {member.port + offset: member.name for member in (VENUE, *FLEET)}
+    wanted = {member.port + offset: member.name for member in SERVICES}
     holders = {
         connection.laddr.port: connection.pid
         for connection in psutil.net_connections("tcp")

@@ -10,6 +10,7 @@ import typer
 import uvloop
 
 from quantum_cli.dead_commands import dead_app
+from quantum_cli.deploy_command import deploy
 from quantum_cli.fleet import check_ports_free
 from quantum_cli.fleet_commands import redeploy
 from quantum_cli.models_commands import models_app
@@ -34,6 +35,7 @@ from quantum_common.service.settings import check_names
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command()(redeploy)
 app.command()(train)
+app.command()(deploy)
 app.add_typer(dead_app, name="dead")
 app.add_typer(models_app, name="models")
 
@@ -59,6 +61,7 @@ def up(
     summary: Annotated[Path | None, typer.Option(help="Write the run's figures and digests as JSON")] = None,
     label_threshold: LabelThreshold = None,
     horizon: Horizon = 5,
+    trainer: Annotated[bool, typer.Option("--trainer", help="Renew the models on the way (trainer-svc)")] = False,
 ) -> None:
     """Run the whole fleet on this machine against the paper venue. Ctrl-C stops it."""
     from quantum_cli.first_models import models_present, refuse_models_that_do_not_fit, train_first_models
@@ -92,7 +95,7 @@ def up(
             if not models_present(plan):
                 await train_first_models(plan, console)
             refuse_models_that_do_not_fit(plan)
-            fleet = LocalFleet(plan, candles, console)
+            fleet = LocalFleet(plan, candles, console, trainer=trainer)
             try:
                 await fleet.run(until_done)
             finally:

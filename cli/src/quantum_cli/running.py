@@ -27,6 +27,7 @@ class RunningFleet(msgspec.Struct, frozen=True):
     redis_url: str
     control_url: str
     partitions: Annotated[int, msgspec.Meta(ge=1)] = 1
+    port_offset: int = 0
 
 
 class _Run(msgspec.Struct, frozen=True):

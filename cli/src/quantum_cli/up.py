@@ -23,7 +23,7 @@ from quantum_cli.claim import claim_cluster
 from quantum_cli.conductor import Conductor
 from quantum_cli.control import control_app, serving
 from quantum_cli.display import RunDisplay, Tally
-from quantum_cli.fleet import ACCOUNT, FLEET, READY_WITHIN_S, VENUE, FleetMember
+from quantum_cli.fleet import ACCOUNT, FLEET, READY_WITHIN_S, TRAINER, VENUE, FleetMember
 from quantum_cli.line import Line
 from quantum_cli.plan import RunPlan, iso
 from quantum_cli.running import RunningFleet, announced, token_path
@@ -64,6 +64,9 @@ def environment(plan: RunPlan, redis_url: str, token: str) -> dict[str, str]:
         "QT_FROM_MS": str(plan.from_ms),
         "QT_HORIZON_BARS": str(plan.horizon_bars),
         "QT_LEDGER_URL": ledger_url(plan),
+        "QT_TRAIN_DATA_DIR": str(plan.data_dir),
+        "QT_TRAIN_VENUE": plan.venue,
+        "QT_TRAIN_LABEL_THRESHOLD": repr(plan.label_threshold),
         "QT_SIM_DATA_DIR": str(plan.data_dir),
         "QT_SIM_CANDLE_VENUE": plan.venue,
         "QT_SIM_START_MS": str(plan.from_ms),
@@ -89,8 +92,11 @@ class LocalFleet:
 
     members: Sequence[FleetMember] = FLEET
 
-    def __init__(self, plan: RunPlan, candles: Mapping[str, Candles], console: Console) -> None:
+    def __init__(
+        self, plan: RunPlan, candles: Mapping[str, Candles], console: Console, *, trainer: bool = False
+    ) -> None:
         self._plan, self._console = plan, console
+        self._beside = (TRAINER,) if trainer else ()
         self._times = close_times_ms(plan, candles)
         self._token = _token(token_path(plan.state_dir))
         self.tally = Tally()
@@ -148,7 +154,7 @@ class LocalFleet:
                 self._counted,
             )
             await self._start_services(redis_url, conductor)
-            me = RunningFleet(os.getpid(), redis_url, control_url, keys.partitions)
+            me = RunningFleet(os.getpid(), redis_url, control_url, keys.partitions, self._plan.port_offset)
             stack.enter_context(announced(self._plan.state_dir, me))
             memory = asyncio.create_task(self._watch_memory())
             stack.callback(memory.cancel)
@@ -177,7 +183,7 @@ class LocalFleet:
         settings = environment(self._plan, redis_url, self._token)
         await self._ready(VENUE, await self._start(VENUE, settings))
         self._say_where_it_goes_on(await conductor.announce())
-        children = [(member, await self._start(member, settings)) for member in self.members]
+        children = [(member, await self._start(member, settings)) for member in (*self.members, *self._beside)]
         for member, child in children:
             await self._ready(member, child)
         self._console.print(

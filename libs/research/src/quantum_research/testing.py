@@ -7,12 +7,16 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from meta_svc.inputs import FEATURE_NAMES_V2
 from quantum_common.candles import Candles
-from quantum_common.features import WARMUP_BARS
+from quantum_common.domain.signal import CLASS_ORDER
+from quantum_common.features import FEATURE_NAMES, WARMUP_BARS, feature_hash
+from quantum_common.models import Golden, Manifest
 from quantum_common.models.serving import Graph
+from quantum_research.artifacts import Candidate
 from quantum_research.calibration import Calibration, fit_calibration
 from quantum_research.dataset import Dataset, build_dataset
-from quantum_research.export import PARITY_TOLERANCE, verify_export
+from quantum_research.export import PARITY_TOLERANCE, linear_graph, verify_export
 from quantum_research.forecaster import Effort, TunableTrainer, model_input, with_parameters
 from quantum_research.splits import split_at
 from quantum_research.walk_forward import OutOfFold
@@ -114,3 +118,23 @@ def check_search_space(trainer: TunableTrainer) -> None:
     other = trainer.suggested(GivenSuggestions({**defaults, **changed}))
     assert other == with_parameters({trainer.model.agent: trainer}, {trainer.model.agent: changed})[trainer.model.agent]
     assert other != trainer
+
+
+def linear_candidate(agent: str, says: tuple[float, float, float], *, known_to_ms: int, name: str) -> Candidate:
+    """A model that says nearly the same of everything, a little more HOLD where RSI (meta: the volatility) is high."""
+    names = FEATURE_NAMES_V2 if agent == "meta" else FEATURE_NAMES
+    place, middle, width = (names.index("volatility"), 0.5, 0.3) if agent == "meta" else (0, 50.0, 10.0)
+    coefficients, mean, scale = np.zeros((3, len(names))), np.zeros(len(names)), np.ones(len(names))
+    coefficients[1, place], mean[place], scale[place] = 0.2, middle, width
+    onnx_bytes = linear_graph(coefficients, np.log(says), mean, scale, Calibration(1.0, (0.0, 0.0, 0.0)))
+    inputs = np.random.default_rng(1).normal(size=(8, len(names))).astype(np.float32)
+    inputs[:, place] = np.linspace(0.0, 2 * middle, 8)
+    meta = agent == "meta"
+    manifest = Manifest(
+        agent=agent, version=name, kind="meta" if meta else "row", view="votes" if meta else "relative",
+        feature_hash="votes" if meta else feature_hash("relative"), feature_names=tuple(names),
+        class_order=tuple(CLASS_ORDER), timeframe="1h", horizon_bars=5, label_threshold=0.015, window_bars=1,
+        symbols=(), library_versions={}, data_from_ms=0, labels_to_ms=known_to_ms, metrics={}, quality="unproven",
+        parameters=1, golden=Golden(inputs.tolist(), Graph(onnx_bytes).run(inputs).tolist()),
+    )  # fmt: skip
+    return Candidate(manifest, onnx_bytes, 0.0)

@@ -54,7 +54,7 @@ EXECUTIONS = StreamSpec(
     ("executor-svc",),
     ("governer-svc", "recorder-svc"),
 )
-CONTROL = StreamSpec("control", ("Look",), ("quantum", "governer-svc"), ())
+CONTROL = StreamSpec("control", ("Look",), ("quantum", "governer-svc", "trainer-svc"), ())
 """Read by every instance without a group."""
 
 REGISTRY: tuple[StreamSpec, ...] = (FEATURES, PREDICTIONS, DECISIONS, ALLOCATIONS, EXECUTIONS, CONTROL)

@@ -60,6 +60,20 @@ FLEET_NAMES: frozenset[str] = frozenset(
         "QT_VENUE_RECEIVE_WINDOW_MS",
         # recorder-svc
         "QT_LEDGER_URL",
+        # trainer-svc
+        "QT_MAX_ACCURACY_DROP",
+        "QT_MIN_LABELLED_BARS",
+        "QT_RETURN_WITHIN_DAYS",
+        "QT_SHADOW_BARS",
+        "QT_TRAIN_AUTOMATIC",
+        "QT_TRAIN_DATA_DIR",
+        "QT_TRAIN_EVERY_DAYS",
+        "QT_TRAIN_LABEL_THRESHOLD",
+        "QT_TRAIN_MAX_RSS_MB",
+        "QT_TRAIN_PARAMETERS",
+        "QT_TRAIN_PAUSE_HOURS",
+        "QT_TRAIN_QUICK",
+        "QT_TRAIN_VENUE",
         # exchange-sim
         "QT_SIM_API_KEY",
         "QT_SIM_API_SECRET",

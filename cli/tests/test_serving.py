@@ -1,0 +1,106 @@
+"""Telling a running agent about a release, and asking it what it serves: a real agent on a real server."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from quantum_cli.errors import UsageError
+from quantum_cli.running import RunningFleet, announced
+from quantum_cli.serving import ServingFleet, refusals, reload, serving_fleets
+from quantum_common.models import promote, publish
+from quantum_common.testing import free_port, running_server
+from quantum_research.testing import linear_candidate
+
+XGB_PORT = 8011
+
+
+def release(models_dir: Path, version: str) -> None:
+    model = linear_candidate("xgb", (0.2, 0.6, 0.2), known_to_ms=0, name=version)
+    publish(models_dir, model.manifest, model.onnx_bytes)
+    promote(models_dir, "xgb", version, reason="test", at_ms=0)
+
+
+@dataclass(frozen=True)
+class Running:
+    models_dir: Path
+    fleet: ServingFleet
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("serving")
+    release(folder / "models", "v1")
+    offset = free_port() - XGB_PORT
+    with running_server(folder / "server") as url:
+        settings = {
+            "QT_REDIS_URL": url, "QT_PORT_OFFSET": str(offset), "QT_MODELS_DIR": str(folder / "models"),
+            "QT_STATE_DIR": str(folder),
+        }  # fmt: skip
+        agent = subprocess.Popen([sys.executable, "-m", "xgb_agent"], env={**os.environ, **settings})
+        try:
+            wait_until_ready(XGB_PORT + offset)
+            yield Running(folder / "models", ServingFleet(url, offset))
+        finally:
+            agent.terminate()
+            agent.wait(10)
+
+
+def wait_until_ready(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health/ready", trust_env=False).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError("the agent did not become ready")
+
+
+def test_an_agent_that_was_told_serves_the_release_and_refuses_nothing(running: Running) -> None:
+    release(running.models_dir, "v2")
+    assert reload([running.fleet]) == "running agents were told"
+    assert refusals([running.fleet], {"xgb": "v2", "nhits": "v9", "meta": "v9"}) == []
+
+
+def test_an_agent_that_cannot_load_a_version_is_named_with_what_it_serves(running: Running) -> None:
+    release(running.models_dir, "v3")
+    (running.models_dir / "xgb/v3/model.onnx").write_bytes(b"damaged")
+    reload([running.fleet])
+    (found,) = refusals([running.fleet], {"xgb": "v3"}, within_s=2.0)
+    assert found.startswith("xgb serves v2 (")
+    assert "instead of v3" in found
+
+
+def test_a_fleet_that_cannot_be_told_is_said_and_is_no_failure() -> None:
+    nobody = ServingFleet(f"redis://127.0.0.1:{free_port()}/0", free_port() - XGB_PORT)
+    assert "was not told" in reload([nobody])
+    assert refusals([nobody], {"xgb": "v1"}) == []
+    assert reload([]) == "no fleet runs"
+
+
+def test_the_fleets_that_use_the_models_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QT_REDIS_URL", raising=False)
+    models = tmp_path / "models"
+    for name, used in (("mine", models), ("other", tmp_path / "elsewhere")):
+        (tmp_path / "state" / name).mkdir(parents=True)
+        (tmp_path / "state" / name / "run.json").write_text(f'{{"models": "{used}"}}')
+    mine = RunningFleet(os.getpid(), "redis://mine", "", port_offset=7)
+    with (
+        announced(Path("state/mine"), mine),
+        announced(Path("state/other"), RunningFleet(os.getpid(), "redis://other", "")),
+    ):
+        assert serving_fleets(models, None) == [ServingFleet("redis://mine", 7)]
+        assert serving_fleets(models, Path("state/other")) == [ServingFleet("redis://other", 0)]
+        monkeypatch.setenv("QT_REDIS_URL", "redis://named")
+        assert serving_fleets(models, None) == [ServingFleet("redis://named", 0)]
+    with pytest.raises(UsageError, match="no fleet runs"):
+        serving_fleets(models, Path("state/mine"))

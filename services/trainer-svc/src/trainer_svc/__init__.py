@@ -1,0 +1,1 @@
+"""trainer-svc: renews the models while the fleet trades."""
