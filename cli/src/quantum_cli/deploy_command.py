@@ -58,7 +58,7 @@ def deploy(
     only: Annotated[str | None, typer.Option(help="Models that may be released, separated by commas")] = None,
     min_fresh_days: Annotated[
         float, typer.Option(min=0.0, help="Days of bars unknown to the champions that the judgement needs")
-    ] = 14.0,
+    ] = 28.0,
     state_dir: Annotated[Path | None, typer.Option(help="State folder of the fleet whose agents are told")] = None,
     work_dir: Annotated[
         Path | None, typer.Option(help="Keeps finished parts: the same command given again goes on there")

@@ -55,10 +55,17 @@ def test_the_same_model_again_does_not_win() -> None:
     assert judged(knowing(0.4), knowing(0.4)).reason == "log_loss"
 
 
-def test_a_gain_that_may_as_well_be_a_real_loss_is_none() -> None:
-    verdict = judged(knowing(0.4, 4), knowing(0.4, 1))
-    assert verdict.gain > 0 > verdict.gain_low
+def test_a_gain_that_may_as_well_be_a_loss_is_none() -> None:
+    verdict = judged(knowing(0.4, 4), knowing(0.4, 3))
+    assert verdict.gain > 0
+    assert verdict.gain_low < -verdict.gain
     assert (verdict.winner, verdict.reason) == ("champion", "log_loss")
+
+
+def test_a_gain_wins_when_a_loss_as_large_is_ruled_out() -> None:
+    verdict = judged(knowing(0.4, 4), knowing(0.4, 2))
+    assert -verdict.gain < verdict.gain_low < 0
+    assert (verdict.winner, verdict.reason) == ("challenger", "better")
 
 
 def test_knowing_more_does_not_help_when_the_signals_lose_money() -> None:

@@ -3,7 +3,8 @@
 A challenger wins when all of this holds:
 
 1. its log-loss is lower, and the 95 % interval of the gain (bootstrap over whole days, since bars of a day resemble
-   each other) lies above −0.002 nats: a real loss is ruled out;
+   each other) rules out a loss as large as that gain: about five to one that it is better. Asking for an interval above
+   zero would keep nearly every champion for ever: two weeks of bars cannot show so much;
 2. trading its signals, net of fees, brings at least what the champion's signals bring;
 3. its probabilities have not collapsed.
 
@@ -12,6 +13,7 @@ With fewer than 500 rows or 10 days nothing is decided and the champion stays.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,13 +25,12 @@ from quantum_common.domain.timeframe import timeframe_ms
 from quantum_common.models import Manifest
 from quantum_common.models.serving import LoadedModel
 from quantum_research import ResearchError
+from quantum_research.bootstrap import DayBlocks, Estimate
 from quantum_research.dataset import Dataset
 from quantum_research.labels import BUY, HOLD
 
 MIN_ROWS = 500
 MIN_DAYS = 10
-REAL_LOSS = 0.002
-"""Nats per row; a thirtieth of what the best model knows beyond the prior."""
 SIGNAL_PROBABILITY = 0.40
 """From this probability on, a BUY or SELL is a signal: honest models reach the fleet's 0.65 too seldom to compare."""
 RESAMPLES = 2_000
@@ -112,14 +113,14 @@ def judge(
     """The verdict on probabilities (rows, 3) of the same rows; `change` is close[t + horizon] / close[t] − 1. Pure."""
     days = ts_ms // DAY_MS
     gains = _losses(champion, labels) - _losses(challenger, labels)
-    low, high = _interval(gains, days)
+    gain = _gain(gains, ts_ms)
     old, new = _signal_returns(champion, change, fee_bps), _signal_returns(challenger, change, fee_bps)
     reason: Reason = "better"
     if len(labels) < MIN_ROWS or len(np.unique(days)) < MIN_DAYS:
         reason = "too_few_rows"
     elif not output_range(challenger) >= SMALLEST_RANGE:
         reason = "collapsed"
-    elif not (gains.mean() > 0.0 and low > -REAL_LOSS):
+    elif not (gain.value > 0.0 and gain.low is not None and gain.low > -gain.value):
         reason = "log_loss"
     elif new.sum() < old.sum():
         reason = "net_result"
@@ -130,9 +131,9 @@ def judge(
         days=len(np.unique(days)),
         champion_log_loss=_mean(_losses(champion, labels)),
         challenger_log_loss=_mean(_losses(challenger, labels)),
-        gain=_mean(gains),
-        gain_low=low,
-        gain_high=high,
+        gain=gain.value,
+        gain_low=math.nan if gain.low is None else gain.low,
+        gain_high=math.nan if gain.high is None else gain.high,
         champion_net=float(old.sum()),
         challenger_net=float(new.sum()),
         champion_signals=len(old),
@@ -179,13 +180,6 @@ def _signal_returns(probabilities: Probabilities, change: NDArray[np.float64], f
     return returns
 
 
-def _interval(gains: NDArray[np.float64], days: NDArray[np.int64]) -> tuple[float, float]:
-    """95 % interval of the mean, by resampling whole days (seeded: the same rows give the same interval)."""
-    if not len(gains):
-        return float("nan"), float("nan")
-    _, of_day = np.unique(days, return_inverse=True)
-    sums, counts = np.bincount(of_day, gains), np.bincount(of_day)
-    drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+def _gain(gains: NDArray[np.float64], ts_ms: NDArray[np.int64]) -> Estimate:
+    """Seeded: the same rows give the same interval."""
+    return DayBlocks(ts_ms, resamples=RESAMPLES, seed=0).mean(gains) if len(gains) else Estimate(math.nan)
