@@ -14,7 +14,7 @@ from quantum_cli.first_models import models_present, needed_models, refuse_model
 from quantum_cli.main import app
 from quantum_cli.plan import RunPlan
 from quantum_common.domain import AGENTS
-from quantum_common.models import Golden, Manifest, publish
+from quantum_common.models import Golden, Manifest, promote, publish
 
 DAY_MS = 86_400_000
 
@@ -58,6 +58,7 @@ def publish_models(folder: Path, *names: str, labels_to_ms: int = 50 * DAY_MS) -
             golden=Golden([], []),
         )
         publish(folder, manifest, b"graph")
+        promote(folder, name, "1", reason="test", at_ms=1)
 
 
 def quantum(*arguments: object) -> Result:
@@ -92,13 +93,6 @@ def test_a_meta_version_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("META_VERSION", "v3")
     with pytest.raises(UnknownMetaVersion, match="META_VERSION=v3"):
         needed_models()
-
-
-def test_training_needs_candles_or_an_archive() -> None:
-    result = quantum()
-    assert result.exit_code == 2
-    assert "--data" in result.output
-    assert "--meta-from" in result.output
 
 
 def test_an_archive_without_a_day_is_refused_by_its_path(tmp_path: Path) -> None:
