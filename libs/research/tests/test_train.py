@@ -38,6 +38,7 @@ TREES = {
     "patchtst": xgb_agent.train.XgbTrainer(ModelSpec(agent="patchtst", input_kind="row", view="relative")),
 }
 WITH_A_NETWORK = {**TREES, "patchtst": patchtst_agent.train.TRAINER}
+BASELINES = ("weighted_vote", "mean_probability")
 BARS = 2400
 SYMBOLS = ("AAAUSDT", "BBBUSDT")
 METAS = tuple(version.folder for version in VERSIONS.values())
@@ -292,10 +293,10 @@ def test_f30_the_test_part_is_judged_by_models_that_saw_nothing_of_it(run: Run, 
     shown = read_report(tmp_path / "report")
     assert shown.test is not None
     assert (shown.test.rows, shown.test.from_ms) == (report.test_rows, test_from_ms)
-    assert set(shown.test.models) == {*AGENTS, *METAS, "weighted_vote"}
+    assert set(shown.test.models) == {*AGENTS, *METAS, *BASELINES}
     assert shown.meta_walk_forward is not None
     assert set(shown.meta_walk_forward.models) == set(shown.test.models)
-    assert set(shown.walk_forward.models) == {*AGENTS, "weighted_vote"}
+    assert set(shown.walk_forward.models) == {*AGENTS, *BASELINES}
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
 
     wider = replace(request, models_dir=tmp_path / "wider", report_dir=None, test_from_ms=None)

@@ -17,7 +17,7 @@ from quantum_common.models import LinearModel as LinearForm
 from quantum_research.calibration import Calibration, fit_calibration
 from quantum_research.meta_linear import fit_linear
 from quantum_research.meta_network import fit_perceptron
-from quantum_research.splits import Rows, Split, walk_forward
+from quantum_research.splits import Rows, Split, calibration_split, walk_forward
 from quantum_research.votes import VoteTable
 
 Array = NDArray[np.float64]
@@ -75,27 +75,35 @@ class MetaModel:
 
 
 def train_meta(table: VoteTable, recipe: Recipe, *, embargo_ms: int, seed: int) -> MetaModel:
-    """Fit on all rows, some of them with agents masked at random; judge on whole ones.
+    """Fit on most rows, some of them with agents masked at random; calibrate on blocks of whole ones, as agents are.
 
-    The calibration comes from folds that its models had not seen. A fold is tested with a calibration from the folds
-    before it. Raises TooLittleData.
+    Judged on folds of which neither the fold's model nor its calibration had seen anything. Raises TooLittleData.
     """
     names, label = recipe.version.feature_names, table.label
     votes, masked = table.inputs(names), table.inputs(names, table.masked(seed))
 
-    def fit(chosen: Rows) -> FittedMeta:
-        return recipe.fit(masked[chosen], label[chosen], seed)
+    def fit(rows: Rows) -> tuple[FittedMeta, Calibration]:
+        split = calibration_split(rows, table.ts_ms, table.label_end_ms, embargo_ms=embargo_ms, window_bars=0)
+        model = recipe.fit(masked[split.past], label[split.past], seed)
+        return model, fit_calibration(model.logits(votes[split.future]), label[split.future])
+
+    def said(split: Split) -> Array:
+        model, calibration = fit(split.past)
+        return calibration.probabilities(model.logits(votes[split.future]))
 
     splits = meta_folds(table, embargo_ms)
-    held_out = [fit(split.past).logits(votes[split.future]) for split in splits]
-    tested = np.concatenate([split.future for split in splits[1:]])
-    probabilities = np.concatenate([_tested_fold(splits, held_out, table, k) for k in range(1, len(splits))])
-    calibration = fit_calibration(np.concatenate(held_out), label[np.concatenate([s.future for s in splits])])
-    return MetaModel(recipe, fit(np.arange(len(table))), calibration, tested, probabilities)
+    model, calibration = fit(np.arange(len(table)))
+    return MetaModel(
+        recipe,
+        model,
+        calibration,
+        tested=np.concatenate([split.future for split in splits]),
+        tested_probabilities=np.concatenate([said(split) for split in splits]),
+    )
 
 
 def meta_folds(table: VoteTable, embargo_ms: int) -> list[Split]:
-    """The first fifth of the bar times only trains; the first fold after it calibrates, and the others test."""
+    """The first fifth of the bar times only trains; the rest is tested in folds."""
     return walk_forward(
         np.arange(len(table)),
         table.ts_ms,
@@ -104,11 +112,3 @@ def meta_folds(table: VoteTable, embargo_ms: int) -> list[Split]:
         first_share=_FIRST_SHARE,
         embargo_ms=embargo_ms,
     )
-
-
-def _tested_fold(splits: list[Split], held_out: list[Array], table: VoteTable, fold: int) -> Array:
-    """Fold's held-out logits under a calibration from earlier folds' rows whose labels ended before it began."""
-    known = np.concatenate([split.future for split in splits[:fold]])
-    purged = table.label_end_ms[known] <= table.ts_ms[splits[fold].future].min()
-    calibration = fit_calibration(np.concatenate(held_out[:fold])[purged], table.label[known[purged]])
-    return calibration.probabilities(held_out[fold])

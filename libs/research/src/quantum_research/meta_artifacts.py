@@ -47,7 +47,11 @@ def meta_candidate(meta: MetaModel, table: VoteTable, origin: Origin) -> Candida
 def _metrics(meta: MetaModel, table: VoteTable) -> dict[str, Any]:
     """Of the tested rows; the agents and their weighted vote are judged on the very same ones."""
     tested, said = table.take(meta.tested), meta.tested_probabilities
-    known = {**{agent: tested.agent_probabilities(agent) for agent in AGENTS}, "weighted_vote": tested.weighted_vote()}
+    known = {
+        **{agent: tested.agent_probabilities(agent) for agent in AGENTS},
+        "weighted_vote": tested.weighted_vote(),
+        "mean_probability": tested.mean_probability(),
+    }
     losses = {f"log_loss_{name}": log_loss(p, tested.label) for name, p in known.items()}
     return {
         **evaluate(said, tested.prior, tested.label),

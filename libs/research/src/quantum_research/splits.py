@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 from quantum_research import TooLittleData
 
+HELD_OUT_SHARE = 0.12
+HELD_OUT_BLOCKS = 12
+"""Measured on 1h bars: one tail is one mood of the market, and calibrated on it the models lost to the next."""
+PURGED_SHARE = 0.1
+"""Fewer blocks where more than this would be lost beside them."""
+
 Rows = NDArray[np.intp]
 Times = NDArray[np.int64]
 
@@ -56,6 +62,26 @@ def hold_out_blocks(
     if near.all():
         raise TooLittleData("nothing is left to train on beside the held-out bars: use a longer range")
     return Split(rows[~near], rows[held_out])
+
+
+def calibration_split(rows: Rows, ts_ms: Times, label_end: Times, *, embargo_ms: int, window_bars: int) -> Split:
+    """What a model is fitted on, and the blocks that it is stopped and calibrated on; nothing reaches from one into the
+    other, neither a label nor a window of `window_bars` (0: inputs that no bars are shared by)."""
+    times = np.unique(ts_ms[rows])
+    if len(times) < 2:
+        raise TooLittleData("too few bars to hold some out: use a longer range")
+    bar_ms, label_ms = int(np.diff(times).min()), int((label_end - ts_ms)[rows].max())
+    reach_ms = window_bars * bar_ms + label_ms - bar_ms
+    lost_ms = label_ms + embargo_ms + reach_ms
+    return hold_out_blocks(
+        rows,
+        ts_ms,
+        label_end,
+        share=HELD_OUT_SHARE,
+        blocks=max(1, min(HELD_OUT_BLOCKS, int(len(times) * bar_ms * PURGED_SHARE) // lost_ms)),
+        embargo_ms=embargo_ms,
+        reach_ms=reach_ms,
+    )
 
 
 def walk_forward(

@@ -24,7 +24,8 @@ from quantum_research.walk_forward import OutOfFold
 
 Array = NDArray[np.float64]
 
-WEIGHTED_VOTE = "weighted_vote"
+WEIGHTED_VOTE, MEAN_PROBABILITY = "weighted_vote", "mean_probability"
+"""Baselines without a model: what the base ensemble knows, and the mean of all that the agents said."""
 _SHUFFLED = "lgbm"
 """The agent whose accuracy under a shuffled split is shown, for comparison with old claims."""
 
@@ -64,7 +65,7 @@ def write_training_report(
             test_from_ms=test_from_ms,
         ),
         models=_facts(found.candidates, trainers, test.data if test else None),
-        walk_forward=evaluate_models(_with_vote(found.past)),
+        walk_forward=evaluate_models(_with_baselines(found.past)),
         test=evaluate_models(test) if test else None,
         meta_walk_forward=evaluate_models(_meta_rows(found)),
         shuffled_split=shuffled_split_accuracy(shuffled, found.past.data, effort) if shuffled else None,
@@ -74,24 +75,26 @@ def write_training_report(
 
 
 def with_metas(rows: OutOfFold, candidates: Sequence[Candidate]) -> OutOfFold:
-    """The rows with the weighted vote and what the exported meta models say of these votes."""
+    """The rows with the baselines and what the exported meta models say of these votes."""
     table = out_of_fold_votes(rows)
     said = {
         candidate.manifest.agent: _served(candidate)(table.inputs(candidate.manifest.feature_names).astype(np.float32))
         for candidate in candidates
         if candidate.manifest.kind == "meta"
     }
-    return replace(rows, probabilities={**rows.probabilities, WEIGHTED_VOTE: table.weighted_vote(), **said})
+    return replace(rows, probabilities={**_with_baselines(rows).probabilities, **said})
 
 
-def _with_vote(rows: OutOfFold) -> OutOfFold:
-    return replace(rows, probabilities={**rows.probabilities, WEIGHTED_VOTE: out_of_fold_votes(rows).weighted_vote()})
+def _with_baselines(rows: OutOfFold) -> OutOfFold:
+    table = out_of_fold_votes(rows)
+    said = {WEIGHTED_VOTE: table.weighted_vote(), MEAN_PROBABILITY: table.mean_probability()}
+    return replace(rows, probabilities={**rows.probabilities, **said})
 
 
 def _meta_rows(found: Judgement) -> OutOfFold:
     """Walk-forward rows that the meta models had not seen either, with everyone on them."""
     rows = found.metas[0].tested
-    past = _with_vote(found.past)
+    past = _with_baselines(found.past)
     said = {name: p[rows] for name, p in past.probabilities.items()}
     said |= {meta.recipe.version.folder: meta.tested_probabilities for meta in found.metas}
     return OutOfFold(past.data.take(rows), said, past.prior[rows], past.fold[rows])
@@ -115,7 +118,7 @@ def _facts(
             settings={**settings, "parameters of the model": manifest.parameters, "parity": candidate.parity},
             importance=importance,
         )
-    return {**found, WEIGHTED_VOTE: ModelFacts(kind="vote")}
+    return {**found, **{name: ModelFacts(kind="vote") for name in (WEIGHTED_VOTE, MEAN_PROBABILITY)}}
 
 
 def _predictor(candidate: Candidate, spec: ModelSpec) -> Callable[[Dataset], Array]:

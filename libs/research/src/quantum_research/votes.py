@@ -71,13 +71,25 @@ class VoteTable:
         return np.where(self.present[:, [number]], self.probabilities[:, number], self.prior)
 
     def weighted_vote(self) -> Array:
-        """(rows, 3): mean of the probabilities of the agents present, with the default weights of the base ensemble.
+        """(rows, 3): what the base ensemble knows, as probabilities: actions and confidences with its default weights.
 
-        That is the probability the base ensemble would state if it stated one: its score is a share of votes.
+        Each vote gives its action its confidence, and the rest to the other two in proportion to the prior.
         """
+        voted = np.where(self.present[:, :, None], self.probabilities, 1.0)
+        chosen = np.eye(3, dtype=bool)[voted.argmax(axis=2)]
+        others = np.where(chosen, 0.0, self.prior[:, None, :])
+        rest = (1.0 - voted.max(axis=2, keepdims=True)) * others / others.sum(axis=2, keepdims=True)
+        return self._weighted(np.where(chosen, voted, rest))
+
+    def mean_probability(self) -> Array:
+        """(rows, 3): mean of the agents' probabilities with the same weights. It knows more than their votes say."""
+        return self._weighted(self.probabilities)
+
+    def _weighted(self, said: Array) -> Array:
+        """Over the agents present."""
         weights = self.present * np.array([DEFAULT_WEIGHTS[agent] for agent in AGENTS])
-        said = np.where(self.present[:, :, None], self.probabilities, 0.0)
-        mean: Array = (weights[:, :, None] * said).sum(axis=1) / weights.sum(axis=1, keepdims=True)
+        total = (weights[:, :, None] * np.where(self.present[:, :, None], said, 0.0)).sum(axis=1)
+        mean: Array = total / weights.sum(axis=1, keepdims=True)
         return mean
 
 

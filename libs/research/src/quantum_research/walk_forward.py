@@ -12,18 +12,13 @@ from quantum_common.features import SEQUENCE_BARS
 from quantum_research.calibration import Calibration, fit_calibration
 from quantum_research.dataset import Dataset
 from quantum_research.forecaster import Effort, Fitted, Trainer
-from quantum_research.splits import Rows, Split, hold_out_blocks, walk_forward
+from quantum_research.splits import Rows, Split, calibration_split, walk_forward
 
 Array = NDArray[np.float64]
 Step = Callable[[str], None]
 """Called with the name of the work that starts."""
 
 FIRST_TRAIN_SHARE = 0.4
-HELD_OUT_SHARE = 0.12
-HELD_OUT_BLOCKS = 12
-"""Measured on 1h bars: one tail is one mood of the market, and calibrated on it the models lost to the next."""
-_PURGED_SHARE = 0.1
-"""Fewer blocks where more than this would be lost beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +49,8 @@ class OutOfFold:
 
 def fit_calibrated(trainer: Trainer, data: Dataset, effort: Effort, embargo_ms: int) -> Calibrated:
     """Fit on most rows; stop early and calibrate on blocks of others, purged and spread over the whole range."""
-    times = np.unique(data.ts_ms)
-    reach_bars = SEQUENCE_BARS + data.horizon_bars
-    split = hold_out_blocks(
-        _all(data),
-        data.ts_ms,
-        data.label_end_ms,
-        share=HELD_OUT_SHARE,
-        blocks=max(1, min(HELD_OUT_BLOCKS, int(len(times) * _PURGED_SHARE) // reach_bars)),
-        embargo_ms=embargo_ms,
-        reach_ms=reach_bars * int(np.diff(times).min()),
+    split = calibration_split(
+        _all(data), data.ts_ms, data.label_end_ms, embargo_ms=embargo_ms, window_bars=SEQUENCE_BARS
     )
     held_out = data.take(split.future)
     fitted = trainer.fit(data.take(split.past), held_out, effort)
