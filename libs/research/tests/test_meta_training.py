@@ -113,7 +113,7 @@ def test_training_has_seen_absent_agents(table: VoteTable, recipe: Recipe) -> No
     assert (table.inputs(names)[:, names.index("xgb_conf")] > 0.0).all()
     assert len(seen) == 6
     assert all((inputs[:, names.index("xgb_conf")] == 0.0).any() for inputs in seen)
-    assert 0.7 * len(table) < len(seen[-1]) < 0.9 * len(table)  # the rest calibrates, or lies beside what does
+    assert 0.7 * len(table) < max(map(len, seen)) < 0.9 * len(table)  # the rest calibrates, or lies beside what does
 
 
 @pytest.mark.parametrize("name", ["v2", "v2p"])
@@ -157,11 +157,11 @@ def test_stacked_agents_with_skill_beat_the_prior_and_each_agent_on_folds_that_n
     table: VoteTable, models: Mapping[str, MetaModel], name: str
 ) -> None:
     meta = models[name]
-    tested = table.take(meta.tested)
-    loss = log_loss(meta.tested_probabilities, tested.label)
+    enough = slice(len(meta.tested) // 2, None)  # the first folds know a hundred bars only
+    tested = table.take(meta.tested[enough])
+    loss = log_loss(meta.tested_probabilities[enough], tested.label)
     assert loss < log_loss(tested.prior, tested.label) - 0.1
-    if name != "v1":  # a network needs more rows than the first folds have
-        assert loss < min(log_loss(tested.agent_probabilities(agent), tested.label) for agent in AGENTS)
+    assert loss < min(log_loss(tested.agent_probabilities(agent), tested.label) for agent in AGENTS)
 
 
 @pytest.mark.parametrize("name", BY_NAME)
