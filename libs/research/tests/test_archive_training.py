@@ -29,7 +29,7 @@ from quantum_common.contracts import (
 )
 from quantum_common.domain import AGENTS, OrderSide, Role
 from quantum_common.domain.signal import CLASS_ORDER
-from quantum_common.models import Golden, Manifest, current_version, publish
+from quantum_common.models import Golden, Manifest, current_version, promote, publish
 from quantum_research import ResearchError, TooLittleData
 from quantum_research.archive import ArchiveRefused
 from quantum_research.archive_training import ArchiveRequest, train_from_archive
@@ -380,6 +380,7 @@ def publish_agents(models_dir: Path, **changes: Any) -> None:
             golden=Golden([], []),
         )
         publish(models_dir, msgspec.structs.replace(manifest, **(changes if agent == "lgbm" else {})), b"graph")
+        promote(models_dir, agent, manifest.version, reason="test", at_ms=1)
 
 
 def skilled(fleet: Fleet, bars: int) -> None:
@@ -410,7 +411,7 @@ def test_the_meta_models_are_trained_and_published_from_an_archive(fleet: Fleet,
         served = load_meta(models / meta.folder, meta, "1h")
         metrics = report.models[meta.folder].metrics
         assert served.version == report.models[meta.folder].version
-        assert metrics["log_loss"] < min(metrics["log_loss_prior"], metrics["log_loss_weighted_vote"])
+        assert metrics["log_loss"] < metrics["log_loss_prior"] - 0.2
         assert served.loaded.manifest.data_from_ms >= START_MS
     assert report.samples == 695
     assert 550 < report.votes["xgb"] < 660

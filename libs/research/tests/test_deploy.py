@@ -59,7 +59,9 @@ class House:
         for symbol, table in self.candles.items():
             write_candles(self.folder, "v", symbol, "1h", table)
         self.request = DeployRequest(
-            TrainRequest(self.folder, "v", SYMBOLS, "1h", self.models_dir, work_dir=self.folder / "work"), at_ms=END_MS
+            TrainRequest(self.folder, "v", SYMBOLS, "1h", self.models_dir, work_dir=self.folder / "work"),
+            at_ms=END_MS,
+            min_fresh_days=14.0,
         )
 
     def champions(self, *, known_days_ago: float = 20.0, says: tuple[float, float, float] = BAD) -> None:

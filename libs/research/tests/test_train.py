@@ -253,7 +253,8 @@ def test_f30_the_scaler_comes_from_the_training_part_only() -> None:
     data = synthetic_dataset(rows_per_symbol=120)
     early, late = data.take(np.arange(120)), data.take(np.arange(150, 240))
     fitted = patchtst_agent.train.TRAINER.fit(early, late, TINY)
-    assert fitted.model.mean.numpy()[1:] == pytest.approx(early.rows("relative").mean(axis=0), abs=1e-4)
+    (member,) = fitted.model.members
+    assert member.mean.numpy()[1:] == pytest.approx(early.rows("relative").mean(axis=0), abs=1e-4)
 
 
 def test_a_missing_candle_file_and_a_misregistered_trainer_are_named(run: Run) -> None:

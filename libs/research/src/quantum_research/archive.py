@@ -48,7 +48,7 @@ class Prediction(msgspec.Struct, frozen=True):
     role: Literal["champion", "shadow"] = "champion"
     probabilities: Triple | None = None
     """None: it abstained."""
-    model_version: str = ""
+    model_version: str | None = None
 
 
 class _PredictionEvent(msgspec.Struct, frozen=True):

@@ -79,7 +79,7 @@ def _blind_votes(
             left_out["abstained"] += 1
         elif not _are_probabilities(prediction.probabilities):
             left_out["invalid_probabilities"] += 1
-        elif (end_ms := labels_end(agent, prediction.model_version)) is None:
+        elif (end_ms := labels_end(agent, prediction.model_version or "")) is None:
             left_out["unknown_model_version"] += 1
         elif end_ms > bar.ts_ms:
             left_out["model_had_seen_the_bar"] += 1

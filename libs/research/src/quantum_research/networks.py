@@ -26,6 +26,8 @@ from quantum_research.export import OPSET
 from quantum_research.forecaster import Effort
 from quantum_research.labels import BUY, SELL
 
+_FEWEST_STEPS = 10
+"""OneCycleLR divides by zero when the warm-up is a single step."""
 _WARM_UP = 0.2
 """Share of the batches until the learning rate has risen; then it falls to zero."""
 _GRADIENT_NORM = 1.0
@@ -187,7 +189,7 @@ def _fit_member(
     model = Standardised(build(train.labels.shape[1]), *scale(train))
     rate = parameters.learning_rate
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=parameters.weight_decay)
-    batches = effort.max_epochs * ceil(len(train) / parameters.batch)
+    batches = max(effort.max_epochs * ceil(len(train) / parameters.batch), _FEWEST_STEPS)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=batches, pct_start=_WARM_UP)
     shuffler = torch.Generator().manual_seed(seed)
     best_loss, best_epoch, best_state = float("inf"), 0, deepcopy(model.state_dict())

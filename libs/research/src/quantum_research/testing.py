@@ -23,7 +23,7 @@ from quantum_research.walk_forward import OutOfFold
 
 START_MS = 1_600_000_000_000 - 1_600_000_000_000 % 3_600_000
 HOUR_MS = 3_600_000
-TINY = Effort(max_trees=12, patience_trees=4, max_epochs=1, patience_epochs=1, folds=2)
+TINY = Effort(max_trees=12, patience_trees=4, max_epochs=1, patience_epochs=1, members=1, folds=2)
 
 
 def synthetic_candles(bars: int, seed: int, *, bar_ms: int = HOUR_MS) -> Candles:
