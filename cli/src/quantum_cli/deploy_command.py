@@ -14,13 +14,19 @@ import typer
 from quantum_cli.options import (
     DEFAULT_MODELS,
     DEFAULT_SYMBOLS,
+    CandleFolder,
     From,
     Horizon,
     LabelThreshold,
     Models,
+    Parameters,
+    Quick,
+    Report,
     Symbols,
     Timeframe,
     To,
+    VenueId,
+    VenueUrl,
 )
 from quantum_cli.plan import check_timeframe, parse_date, parse_symbols, read_all
 from quantum_cli.serving import refusals, reload, serving_fleets
@@ -29,29 +35,20 @@ from quantum_common.service.clock import wall_ms
 
 
 def deploy(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", help="Folder of candle files; without it the venue is asked", exists=True, file_okay=False
-        ),
-    ] = None,
-    venue: Annotated[str, typer.Option(help="ccxt id of the venue, as in the candle files' names")] = "binance",
-    venue_url: Annotated[
-        str | None, typer.Option(help="Without --data: scheme and host instead of the venue's own")
-    ] = None,
+    data: CandleFolder = None,
+    venue: VenueId = "binance",
+    venue_url: VenueUrl = None,
     symbols: Symbols = DEFAULT_SYMBOLS,
     timeframe: Timeframe = "1h",
     from_: From = None,
     to: To = None,
     models: Models = None,
-    report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and train.json")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Newest 10,000 bars a symbol, smaller models")] = False,
+    report: Report = None,
+    quick: Quick = False,
     label_threshold: LabelThreshold = None,
     horizon: Horizon = 5,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that fit at the same time")] = 1,
-    parameters: Annotated[
-        Path | None, typer.Option(help="best.json of a search: train with its hyperparameters", exists=True)
-    ] = None,
+    parameters: Parameters = None,
     shadow_bars: Annotated[
         int, typer.Option(min=0, help="Labelled bars a winner predicts beside the champion first; 0: it serves at once")
     ] = 0,

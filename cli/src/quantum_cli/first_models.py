@@ -17,6 +17,9 @@ from quantum_cli.supervisor import Child
 from quantum_common.domain import AGENTS
 from quantum_common.models import ModelRefused, current_version, read_manifest
 
+TRAINING_JOBS = 2
+"""Each takes about 700 MB; the machines this is made for have two cores and 4 GB."""
+
 
 def needed_models() -> tuple[str, ...]:
     """The agents and the meta learner that META_VERSION asks for. Raises UnknownMetaVersion."""
@@ -61,6 +64,7 @@ async def train_first_models(plan: RunPlan, console: Console) -> None:
         *("--data", str(plan.data_dir), "--venue", plan.venue, "--symbols", ",".join(plan.symbols)),
         *("--timeframe", plan.timeframe, "--to", iso(plan.from_ms), "--models", str(plan.models_dir)),
         *("--label-threshold", repr(plan.label_threshold), "--horizon", str(plan.horizon_bars)),
+        *("--jobs", str(min(TRAINING_JOBS, len(os.sched_getaffinity(0))))),
     ]
     console.print(
         f"no models in {plan.models_dir}: training the first ones on bars before {iso(plan.from_ms)}, a few minutes",

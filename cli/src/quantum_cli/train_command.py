@@ -11,13 +11,19 @@ import typer
 from quantum_cli.options import (
     DEFAULT_MODELS,
     DEFAULT_SYMBOLS,
+    CandleFolder,
     From,
     Horizon,
     LabelThreshold,
     Models,
+    Parameters,
+    Quick,
+    Report,
     Symbols,
     Timeframe,
     To,
+    VenueId,
+    VenueUrl,
 )
 from quantum_cli.plan import parse_date, parse_symbols
 from quantum_cli.terminal import console, errors, failing_with_a_message
@@ -30,16 +36,9 @@ class Scaling(StrEnum):
 
 
 def train(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", help="Folder of candle files; without it the venue is asked", exists=True, file_okay=False
-        ),
-    ] = None,
-    venue: Annotated[str, typer.Option(help="ccxt id of the venue, as in the candle files' names")] = "binance",
-    venue_url: Annotated[
-        str | None, typer.Option(help="Without --data: scheme and host instead of the venue's own")
-    ] = None,
+    data: CandleFolder = None,
+    venue: VenueId = "binance",
+    venue_url: VenueUrl = None,
     symbols: Symbols = DEFAULT_SYMBOLS,
     timeframe: Timeframe = "1h",
     from_: From = None,
@@ -48,8 +47,8 @@ def train(
         str | None, typer.Option(help="Fit nothing on bars from here on, and judge the models there; ISO date, UTC")
     ] = None,
     models: Models = None,
-    report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and train.json")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Newest 10,000 bars a symbol, smaller models")] = False,
+    report: Report = None,
+    quick: Quick = False,
     label_threshold: LabelThreshold = None,
     label_scaling: Annotated[
         Scaling,
@@ -64,9 +63,7 @@ def train(
     work_dir: Annotated[
         Path | None, typer.Option(help="Keep finished fits here: the same training, started again, goes on")
     ] = None,
-    parameters: Annotated[
-        Path | None, typer.Option(help="best.json of a search: train with its hyperparameters", exists=True)
-    ] = None,
+    parameters: Parameters = None,
     search: Annotated[
         int | None, typer.Option(min=1, help="Search hyperparameters with so many trials per agent; trains nothing")
     ] = None,
