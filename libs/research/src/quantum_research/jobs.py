@@ -99,6 +99,7 @@ def _in_processes(shared: Any, workers: int) -> Iterator[Run]:
     try:
         with _exported(ONE_THREAD):  # all the time: a process starts when there is work for it
             yield _Processes(executor)
+        executor.shutdown(wait=True)  # idle ones end by themselves, and tidy up; after a failure nobody waits for them
     finally:
         held.close()
         executor.shutdown(wait=True, cancel_futures=True)
