@@ -33,7 +33,7 @@ check: install
 	$(BIN)/lint-imports
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --no-loadscope-reorder
 
 # The peers that are compared with get an environment of their own: they are no part of the product.
 .venv-bench/installed: benchmarks/faststream/requirements.txt

@@ -84,7 +84,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
         candles = generate(symbol, "1h", TRAINING_BARS + 2 * REPLAY_BARS + 10, START_MS, 11)
         write_candles(work / "market", "synthetic", symbol, "1h", candles)
     result = quantum(
-        "train", "--quick", "--jobs", 2, "--data", work / "market", "--venue", "synthetic", "--symbols", ",".join(SYMBOLS),
+        "train", "--quick", "--data", work / "market", "--venue", "synthetic", "--symbols", ",".join(SYMBOLS),
         "--timeframe", "1h", "--to", iso(0), "--models", work / "models", "--label-threshold", "0.004",
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr

@@ -63,7 +63,9 @@ async def ended(of: Trainings) -> Ended:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process(os.getpid()).children(recursive=True) if child.is_running()]
+    """Those that live: what another test's child left in the process table has no command line any more."""
+    found = psutil.Process(os.getpid()).children(recursive=True)
+    return [child for child in found if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 async def started(of: Trainings) -> None:
