@@ -104,6 +104,7 @@ class TrainReport:
     models: dict[str, ModelReport]
     wall_s: float
     stage_s: dict[str, float] = field(default_factory=dict)
+    """Stage → wall time until the next was told; fits are told as they end, so beside each other they overlap."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
