@@ -11,7 +11,7 @@ from quantum_cli.fleet import SERVICES
 from quantum_common.bus import Watermark
 from quantum_common.contracts.envelope import PAYLOADS
 from quantum_common.contracts.streams import REGISTRY, Keys, dead
-from quantum_common.domain.agents import AGENT_SERVICES, AGENTS
+from quantum_common.domain import AGENT_SERVICES, AGENTS, SERVICE_PORTS
 from quantum_common.service import FleetSettings
 from quantum_common.service.names import FLEET_NAMES
 from quantum_common.service.settings import UnknownSetting, check_names
@@ -59,11 +59,10 @@ def test_f13_a_mistyped_setting_stops_start_up_and_is_named() -> None:
 
 
 def test_every_service_stands_in_the_fleet_with_its_own_name_and_port() -> None:
-    assert {member.name for member in SERVICES} == set(PACKAGES)
-    assert len({member.port for member in SERVICES}) == len(SERVICES)
-    for member in SERVICES:
-        settings = settings_of(member.name)
-        assert (settings.service, settings.default_port) == (member.name, member.port)
+    assert {member.name for member in SERVICES} == set(PACKAGES) == set(SERVICE_PORTS)
+    assert len(set(SERVICE_PORTS.values())) == len(SERVICE_PORTS)
+    for name in PACKAGES:
+        assert settings_of(name).service == name
 
 
 def test_every_agent_is_a_service_and_can_be_trained() -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import psutil
 
 from quantum_cli.errors import UsageError
+from quantum_common.domain import SERVICE_PORTS
 
 
 @dataclass(frozen=True, slots=True)
 class FleetMember:
-    """A service of the line: its module to run and its documented port."""
+    """A service of the line: its module to run and the port it listens on."""
 
     name: str
     module: str
@@ -30,19 +31,19 @@ class FleetMember:
 ACCOUNT = "paper"
 READY_WITHIN_S = 90.0
 READY = "/health/ready"
-VENUE = FleetMember("exchange-sim", "exchange_sim", 8090, "/sim/status")
+VENUE = FleetMember("exchange-sim", "exchange_sim", SERVICE_PORTS["exchange-sim"], "/sim/status")
 FLEET: tuple[FleetMember, ...] = (
-    FleetMember("feature-svc", "feature_svc", 8010),
-    FleetMember("xgb-agent", "xgb_agent", 8011, awaited=READY),
-    FleetMember("lgbm-agent", "lgbm_agent", 8012, awaited=READY),
-    FleetMember("patchtst-agent", "patchtst_agent", 8013, awaited=READY),
-    FleetMember("nhits-agent", "nhits_agent", 8014, awaited=READY),
-    FleetMember("meta-svc", "meta_svc", 8001, "/api/ai/meta/status", awaited=READY),
-    FleetMember("governer-svc", "governer_svc", 8002, "/api/risk/status"),
-    FleetMember("executor-svc", "executor_svc", 8003, "/api/execution/positions"),
-    FleetMember("recorder-svc", "recorder_svc", 8004, "/api/ledger/trades", awaited=READY),
+    FleetMember("feature-svc", "feature_svc", SERVICE_PORTS["feature-svc"]),
+    FleetMember("xgb-agent", "xgb_agent", SERVICE_PORTS["xgb-agent"], awaited=READY),
+    FleetMember("lgbm-agent", "lgbm_agent", SERVICE_PORTS["lgbm-agent"], awaited=READY),
+    FleetMember("patchtst-agent", "patchtst_agent", SERVICE_PORTS["patchtst-agent"], awaited=READY),
+    FleetMember("nhits-agent", "nhits_agent", SERVICE_PORTS["nhits-agent"], awaited=READY),
+    FleetMember("meta-svc", "meta_svc", SERVICE_PORTS["meta-svc"], "/api/ai/meta/status", awaited=READY),
+    FleetMember("governer-svc", "governer_svc", SERVICE_PORTS["governer-svc"], "/api/risk/status"),
+    FleetMember("executor-svc", "executor_svc", SERVICE_PORTS["executor-svc"], "/api/execution/positions"),
+    FleetMember("recorder-svc", "recorder_svc", SERVICE_PORTS["recorder-svc"], "/api/ledger/trades", awaited=READY),
 )
-TRAINER = FleetMember("trainer-svc", "trainer_svc", 8005, "/api/training/status")
+TRAINER = FleetMember("trainer-svc", "trainer_svc", SERVICE_PORTS["trainer-svc"], "/api/training/status")
 """Not in a replay unless it is asked for: a training takes wall time, so the replay would not repeat."""
 SERVICES: tuple[FleetMember, ...] = (VENUE, *FLEET, TRAINER)
 """Every service there is."""

@@ -11,18 +11,16 @@ from pathlib import Path
 
 import httpx
 
-from quantum_cli.fleet import FLEET
 from quantum_cli.running import STATE_FOLDERS, choose_fleet, models_of, running_below
 from quantum_common import __version__
 from quantum_common.bus import BusUnavailable, RedisBus
 from quantum_common.contracts import Look, Producer
-from quantum_common.domain import AGENT_SERVICES
+from quantum_common.domain import AGENT_SERVICES, SERVICE_PORTS
 from quantum_common.service import wake
 
 SERVED_WITHIN_S = 30.0
 ASK_EVERY_S = 0.2
 PRODUCER = Producer("quantum", "deploy", __version__)
-_PORTS = {member.name: member.port for member in FLEET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class ServingFleet:
 
     def served(self, client: httpx.Client, agent: str) -> str | None:
         """The version that an agent serves and what is wrong with a newer one; None when nobody answers."""
-        port = _PORTS[AGENT_SERVICES[agent]] + self.port_offset
+        port = SERVICE_PORTS[AGENT_SERVICES[agent]] + self.port_offset
         try:
             info = client.get(f"http://127.0.0.1:{port}/info").json()
         except (httpx.HTTPError, ValueError):

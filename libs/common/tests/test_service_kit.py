@@ -272,3 +272,27 @@ def test_symbols_come_from_a_comma_separated_variable(monkeypatch: pytest.Monkey
     monkeypatch.setenv("QT_SYMBOLS", "btcusdt, ETHUSDT")
     monkeypatch.setenv("QT_STATE_DIR", str(tmp_path))
     assert Settings().symbols == ("BTCUSDT", "ETHUSDT")
+
+
+class MetaSettings(FleetSettings):
+    service: ClassVar[str] = "meta-svc"
+
+
+def test_a_secret_comes_from_its_file_unless_the_environment_names_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "qt_redis_url").write_text("redis://meta-svc:secret@redis:6379/0\n")
+    (tmp_path / "qt_api_token").write_text("from-the-file")
+    monkeypatch.setenv("QT_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("QT_API_TOKEN", "from-the-environment")
+    settings = MetaSettings()
+    assert settings.redis_url.get_secret_value() == "redis://meta-svc:secret@redis:6379/0"
+    assert settings.api_token
+    assert settings.api_token.get_secret_value() == "from-the-environment"
+
+
+def test_the_other_services_are_found_by_port_or_by_name() -> None:
+    assert MetaSettings(port_offset=100).url_of("executor-svc") == "http://127.0.0.1:8103"
+    assert MetaSettings(service_url="http://{service}:{port}/").url_of("xgb-agent") == "http://xgb-agent:8011"
+    with pytest.raises(ValueError, match="use only"):
+        MetaSettings(service_url="http://{host}")

@@ -15,7 +15,6 @@ class SimSettings(FleetSettings):
     """`QT_SIM_*` beside the fleet's own settings. Money in USDT, fees and distances in basis points."""
 
     service: ClassVar[str] = "exchange-sim"
-    default_port: ClassVar[int] = 8090
 
     sim_data_dir: Path = Path("data")
     """Folder of candle files."""

@@ -15,7 +15,6 @@ from quantum_common.service import FleetSettings
 
 class ExecutorSettings(FleetSettings):
     service: ClassVar[str] = "executor-svc"
-    default_port: ClassVar[int] = 8003
 
     mode: Literal["paper", "live"] = "paper"
     """paper or live."""

@@ -12,7 +12,6 @@ from quantum_common.service import FleetSettings
 
 class Settings(FleetSettings):
     service: ClassVar[str] = "feature-svc"
-    default_port: ClassVar[int] = 8010
 
     exchange: str = "binanceusdm"
     """ccxt id of the venue."""

@@ -19,7 +19,6 @@ class Settings(FleetSettings):
     """One field per limit of RiskConfig, with its defaults and units."""
 
     service: ClassVar[str] = "governer-svc"
-    default_port: ClassVar[int] = 8002
 
     max_position_size_pct: float = _DEFAULT.max_position_size_pct
     """Fraction of the balance in one position."""

@@ -24,7 +24,6 @@ class Settings(FleetSettings):
     model_config = SettingsConfigDict(populate_by_name=True)
 
     service: ClassVar[str] = "meta-svc"
-    default_port: ClassVar[int] = 8001
 
     enabled: bool = Field(True, validation_alias="META_AGENT_ENABLED")
     """false: every decision is the base ensemble's."""

@@ -7,4 +7,3 @@ from quantum_common.service import FleetSettings
 
 class Settings(FleetSettings):
     service: ClassVar[str] = "nhits-agent"
-    default_port: ClassVar[int] = 8014

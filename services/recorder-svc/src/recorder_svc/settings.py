@@ -12,7 +12,6 @@ from quantum_common.service import FleetSettings
 
 class Settings(FleetSettings):
     service: ClassVar[str] = "recorder-svc"
-    default_port: ClassVar[int] = 8004
 
     ledger_url: SecretStr | None = None
     """SQLAlchemy URL of the ledger database; default SQLite at `<state_dir>/ledger.sqlite`."""

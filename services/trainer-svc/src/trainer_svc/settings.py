@@ -19,7 +19,6 @@ META_FOLDERS = {"v2": "meta", "v2p": "meta-v2p", "v1": "meta-v1"}
 
 class Settings(FleetSettings):
     service: ClassVar[str] = "trainer-svc"
-    default_port: ClassVar[int] = 8005
 
     train_automatic: bool = True
     """Start trainings by itself; false: only when asked. Versions are watched all the same."""

@@ -16,6 +16,8 @@ FLEET_NAMES: frozenset[str] = frozenset(
         "QT_PORT",
         "QT_PORT_OFFSET",
         "QT_REDIS_URL",
+        "QT_SECRETS_DIR",
+        "QT_SERVICE_URL",
         "QT_STATE_DIR",
         "QT_SYMBOLS",
         "QT_TIMEFRAME",

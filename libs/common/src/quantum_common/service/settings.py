@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from quantum_common import QuantumError
 from quantum_common.contracts.envelope import Producer
 from quantum_common.contracts.streams import Keys
-from quantum_common.domain.timeframe import TIMEFRAME_MS
+from quantum_common.domain import SERVICE_PORTS, TIMEFRAME_MS
 from quantum_common.service.names import FLEET_NAMES, TOOLKIT_NAMES
+
+Source = PydanticBaseSettingsSource
 
 
 class UnknownSetting(QuantumError):
@@ -33,7 +41,6 @@ class FleetSettings(BaseSettings):
 
     service: ClassVar[str] = ""
     """Name of the service: group name on the bus, `producer.service` of its events."""
-    default_port: ClassVar[int] = 0
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """Redis ≥ 7 or Valkey ≥ 8; may hold a password. A cluster: `redis+cluster://host:port,host:port`."""
@@ -43,6 +50,10 @@ class FleetSettings(BaseSettings):
     """0 = the service's documented port plus `port_offset`."""
     port_offset: int = 0
     """Moves a whole fleet to other ports."""
+    service_url: str = "http://127.0.0.1:{port}"
+    """Where the other services answer; `{service}` and `{port}` stand for a name and its port."""
+    secrets_dir: Path | None = None
+    """Folder of files such as `qt_redis_url` and `qt_api_token`: settings that the environment does not name."""
     instance: str = "1"
     """Stable name of this replica: its consumer name in the groups."""
     account: str = "paper"
@@ -68,6 +79,28 @@ class FleetSettings(BaseSettings):
     api_token: SecretStr | None = None
     """Bearer token of mutations; without one they are refused."""
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: Source,
+        env_settings: Source,
+        dotenv_settings: Source,
+        file_secret_settings: Source,
+    ) -> tuple[Source, ...]:
+        """Arguments before the environment before the files of `QT_SECRETS_DIR`; no .env file is read."""
+        folder = os.environ.get("QT_SECRETS_DIR")
+        files = [SecretsSettingsSource(settings_cls, secrets_dir=folder)] if folder else []
+        return (init_settings, env_settings, *files)
+
+    @field_validator("service_url")
+    @classmethod
+    def _fillable(cls, value: str) -> str:
+        try:
+            return value.rstrip("/") if value.format(service="x", port=1) else value
+        except (KeyError, IndexError, ValueError):
+            raise ValueError("use only {service} and {port} in braces") from None
+
     @field_validator("symbols", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -90,7 +123,11 @@ class FleetSettings(BaseSettings):
 
     @property
     def listen_port(self) -> int:
-        return self.port or self.default_port + self.port_offset
+        return self.port or SERVICE_PORTS[self.service] + self.port_offset
+
+    def url_of(self, service: str) -> str:
+        """Where a service of this fleet answers, without a slash at the end."""
+        return self.service_url.format(service=service, port=SERVICE_PORTS[service] + self.port_offset)
 
     @property
     def producer(self) -> Producer:
