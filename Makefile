@@ -18,7 +18,7 @@ $(VENV)/installed: constraints.txt requirements-dev.txt $(wildcard */*/pyproject
 	@echo "1/4 torch (CPU)"; $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
 	@echo "2/4 build and test tools"; $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@echo "3/4 libraries and the project's packages"; $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt \
-	  -e "libs/common[serve,batch,candles]" -e libs/research $(foreach s,$(wildcard services/*),-e $(s)) -e cli
+	  -e "libs/common[serve,batch,candles]" -e libs/research $(foreach s,$(wildcard services/*),-e $(s)) -e "cli[local]"
 	@echo "4/4 done"; touch $@
 
 install: $(VENV)/installed

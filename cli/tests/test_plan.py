@@ -126,7 +126,7 @@ def test_the_plan_takes_partitions_and_a_cluster_from_what_is_exported(
     monkeypatch.setenv("QT_PARTITIONS", "4")
     plan = planned(data_dir, tmp_path)
     assert (plan.partitions, plan.cluster_url) == (4, "redis+cluster://127.0.0.1:7001")
-    assert environment(plan, plan.cluster_url, "")["QT_PARTITIONS"] == "4"
+    assert environment(plan, "")["QT_PARTITIONS"] == "4"
     with pytest.raises(UsageError, match=r"another run \(settings, server differ\)"):
         claim_state_dir(plan)
 

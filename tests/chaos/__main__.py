@@ -29,21 +29,12 @@ from chaos.fleet import DisturbedFleet
 from chaos.report import judge, last_line, table
 from chaos.takeover import EXPECTED, Takeover, TakeoverFleet
 from chaos.takeover import table as takeover_table
+from exchange_sim import synthetic
 from quantum_cli.errors import RunFailed
 from quantum_cli.fleet import check_ports_free
-from quantum_cli.plan import (
-    SYNTHETIC_SEED,
-    SYNTHETIC_START_MS,
-    SYNTHETIC_VENUE,
-    RunPlan,
-    claim_state_dir,
-    iso,
-    make_plan,
-    parse_symbols,
-    read_all,
-)
+from quantum_cli.market import Stopped
+from quantum_cli.plan import RunPlan, claim_state_dir, iso, make_plan, parse_symbols, read_all
 from quantum_cli.report import write_summary
-from quantum_cli.up import Stopped
 from quantum_common import QuantumError
 from quantum_common.candles import Candles, write_candles
 from quantum_common.domain.timeframe import timeframe_ms
@@ -156,17 +147,16 @@ def _market(work: Path, options: argparse.Namespace) -> Market:
         from_ms = min(int(each.ts[-1]) for each in candles.values()) + step_ms - held_out * step_ms
         data_dir, venue = recorded, "binance"
     else:
-        from_ms, data_dir, venue = SYNTHETIC_START_MS + SYNTHETIC_TRAINING_BARS * step_ms, work / "market", "synthetic"
+        from_ms = synthetic.START_MS + SYNTHETIC_TRAINING_BARS * step_ms
+        data_dir, venue = work / "market", synthetic.VENUE
         _make_market(data_dir, symbols, SYNTHETIC_TRAINING_BARS + held_out)
     return Market(work, data_dir, venue, symbols, from_ms, from_ms + options.bars * step_ms, options.port_offset)
 
 
 def _make_market(folder: Path, symbols: Sequence[str], bars: int) -> None:
-    from exchange_sim.synthetic import generate
-
     for symbol in symbols:
-        made = generate(symbol, TIMEFRAME, bars, SYNTHETIC_START_MS, SYNTHETIC_SEED)
-        write_candles(folder, SYNTHETIC_VENUE, symbol, TIMEFRAME, made)
+        made = synthetic.generate(symbol, TIMEFRAME, bars, synthetic.START_MS, synthetic.SEED)
+        write_candles(folder, synthetic.VENUE, symbol, TIMEFRAME, made)
 
 
 def _train(market: Market, console: Console) -> None:

@@ -26,6 +26,7 @@ from quantum_cli.plan import RunPlan
 from quantum_cli.supervisor import Child, Supervisor
 from quantum_cli.up import ACCOUNT, LocalFleet
 from quantum_common.bus import Entry
+from quantum_common.bus.users import ADMIN
 from quantum_common.candles import Candles
 from quantum_common.contracts import DECISIONS, FEATURES, REGISTRY, Keys
 
@@ -101,11 +102,12 @@ class DisturbedFleet(LocalFleet):
         assert parts.port is not None
         link = self._links[name] = Link(parts.port)
         await link.start()
-        return parts._replace(netloc=f"127.0.0.1:{link.port}").geturl()
+        user = parts.netloc.rpartition("@")[0]
+        return parts._replace(netloc=f"{user}{'@' if user else ''}127.0.0.1:{link.port}").geturl()
 
-    async def _start_services(self, redis_url: str, conductor: Any) -> None:
-        await super()._start_services(redis_url, conductor)
-        self._disturbing = asyncio.create_task(self._disturb(redis_url))
+    async def _start_services(self, urls: Mapping[str, str], conductor: Any) -> None:
+        await super()._start_services(urls, conductor)
+        self._disturbing = asyncio.create_task(self._disturb(urls[ADMIN]))
 
     @property
     def _settled(self) -> int:

@@ -30,8 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from quantum_cli.first_models import models_present, train_first_models
+from quantum_cli.market import Stopped
 from quantum_cli.plan import RunPlan, claim_state_dir, make_plan, parse_symbols, read_all
-from quantum_cli.up import LocalFleet, Stopped
+from quantum_cli.up import LocalFleet
 from quantum_common.candles import Candles, write_candles
 from quantum_common.contracts import REGISTRY, Keys
 from quantum_common.domain.timeframe import timeframe_ms

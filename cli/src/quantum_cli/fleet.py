@@ -24,6 +24,11 @@ class FleetMember:
     """What must answer 200 before the market starts: readiness where it does not depend on a bar."""
 
     @property
+    def service(self) -> str:
+        """Which service this is a process of; its name tells replicas apart."""
+        return self.module.replace("_", "-")
+
+    @property
     def argv(self) -> list[str]:
         return [sys.executable, "-m", self.module]
 

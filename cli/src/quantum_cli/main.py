@@ -11,6 +11,7 @@ import uvloop
 
 from quantum_cli.dead_commands import dead_app
 from quantum_cli.deploy_command import deploy
+from quantum_cli.deployment import first_models, play, redis_setup, secrets
 from quantum_cli.fleet import check_ports_free
 from quantum_cli.fleet_commands import redeploy
 from quantum_cli.models_commands import models_app
@@ -36,6 +37,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command()(redeploy)
 app.command()(train)
 app.command()(deploy)
+app.command()(secrets)
+app.command("redis-setup")(redis_setup)
+app.command("first-models")(first_models)
+app.command()(play)
 app.add_typer(dead_app, name="dead")
 app.add_typer(models_app, name="models")
 
@@ -65,8 +70,9 @@ def up(
 ) -> None:
     """Run the whole fleet on this machine against the paper venue. Ctrl-C stops it."""
     from quantum_cli.first_models import models_present, refuse_models_that_do_not_fit, train_first_models
+    from quantum_cli.market import Stopped
     from quantum_cli.report import write_summary
-    from quantum_cli.up import LocalFleet, Stopped
+    from quantum_cli.up import LocalFleet
 
     started = time.monotonic()
     try:

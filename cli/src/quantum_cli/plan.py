@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
+from exchange_sim import synthetic
 from quantum_cli.errors import UsageError
 from quantum_cli.running import RUN_FILE_NAME
 from quantum_common.bus import connect_client, is_cluster
-from quantum_common.candles import CandleFileError, Candles, read_candles, write_candles
+from quantum_common.candles import CandleFileError, Candles, read_candles
 from quantum_common.domain.timeframe import DEFAULT_HORIZON_BARS, DEFAULT_LABEL_THRESHOLD, TIMEFRAME_MS, timeframe_ms
 from quantum_common.features import SEQUENCE_BARS, WARMUP_BARS
 from quantum_common.service.names import TOOLKIT_NAMES
@@ -23,11 +24,6 @@ BARS_BEFORE_FIRST_DECISION = WARMUP_BARS + SEQUENCE_BARS - 1
 
 MOST_PARTITIONS = 99
 
-SYNTHETIC_VENUE = "synthetic"
-SYNTHETIC_SEED = 7
-SYNTHETIC_START_MS = 1_704_067_200_000  # 2024-01-01
-SYNTHETIC_TRAINING_BARS = 6_000
-SYNTHETIC_TRADING_BARS = 20_000
 SYNTHETIC_BARS_PER_S = 1.0
 
 
@@ -137,8 +133,8 @@ def make_plan(
     if data_dir is None:
         if from_ms is not None or to_ms is not None:
             raise UsageError("--from and --to choose a range of recorded candles: give --data as well")
-        venue = SYNTHETIC_VENUE
-        from_ms = SYNTHETIC_START_MS + SYNTHETIC_TRAINING_BARS * step_ms
+        venue = synthetic.VENUE
+        from_ms = synthetic.trading_from_ms(timeframe)
         bars_per_s = parse_speed(speed, timeframe) if speed else SYNTHETIC_BARS_PER_S
     else:
         bars_per_s = parse_speed(speed or "max", timeframe)
@@ -147,7 +143,7 @@ def make_plan(
     parts: list[Any] = [data_dir and data_dir.resolve(), symbols, from_ms, to_ms, models_dir, threshold, horizon_bars]
     parts += ["cluster"] if cluster_url else []
     state = state_dir or _default_state_dir(venue, timeframe, parts)
-    data_dir = data_dir or make_synthetic_market(state / "market", symbols, timeframe)
+    data_dir = data_dir or synthetic.write_market(state / "market", symbols, timeframe)
     candles = read_all(data_dir, venue, symbols, timeframe)
     first, last = _range(candles, from_ms, to_ms, step_ms)
     plan = RunPlan(
@@ -189,18 +185,6 @@ def _range(candles: dict[str, Candles], from_ms: int | None, to_ms: int | None, 
     return from_ms, last
 
 
-def make_synthetic_market(folder: Path, symbols: tuple[str, ...], timeframe: str) -> Path:
-    """Write the seeded market's candles unless they are there."""
-    from exchange_sim.synthetic import generate
-
-    bars = SYNTHETIC_TRAINING_BARS + SYNTHETIC_TRADING_BARS
-    for symbol in symbols:
-        if not (folder / f"{SYNTHETIC_VENUE}_{symbol}_{timeframe}.parquet").exists():
-            market = generate(symbol, timeframe, bars, SYNTHETIC_START_MS, SYNTHETIC_SEED)
-            write_candles(folder, SYNTHETIC_VENUE, symbol, timeframe, market)
-    return folder
-
-
 def exported_partitions() -> int:
     """UsageError for a number that no line can have."""
     value = os.environ.get("QT_PARTITIONS", "1")
@@ -230,6 +214,11 @@ def exported_settings() -> dict[str, str]:
         and not name.startswith((*TOOLKIT_NAMES, "QT_LOG_", "QT_REDIS_", "QT_LEDGER_", "QT_DATA_DIR"))
         and not name.endswith(("_KEY", "_SECRET", "_TOKEN"))
     }
+
+
+def ledger_url(plan: RunPlan) -> str:
+    """Where the recorder writes and the summary reads."""
+    return os.environ.get("QT_LEDGER_URL", f"sqlite:///{plan.state_dir / 'ledger.sqlite'}")
 
 
 def _default_state_dir(venue: str, timeframe: str, parts: list[Any]) -> Path:

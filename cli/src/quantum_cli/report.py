@@ -8,8 +8,7 @@ import msgspec
 from rich.console import Console
 
 from quantum_cli.display import Tally
-from quantum_cli.plan import RunPlan
-from quantum_cli.up import ledger_url
+from quantum_cli.plan import RunPlan, ledger_url
 from recorder_svc.summary import summarise
 
 

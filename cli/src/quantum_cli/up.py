@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
 
-import httpx
-import numpy as np
 import psutil
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -22,16 +19,18 @@ from rich.console import Console
 from quantum_cli.claim import claim_cluster
 from quantum_cli.conductor import Conductor
 from quantum_cli.control import control_app, serving
+from quantum_cli.credentials import USERS, USERS_FILE, load_functions, write_credentials
 from quantum_cli.display import RunDisplay, Tally
 from quantum_cli.fleet import ACCOUNT, FLEET, READY_WITHIN_S, TRAINER, VENUE, FleetMember
-from quantum_cli.line import Line
-from quantum_cli.plan import RunPlan, iso
+from quantum_cli.market import answers, close_times_ms, conducting, count_dead_letters, until_stopped
+from quantum_cli.plan import RunPlan, iso, ledger_url
 from quantum_cli.running import RunningFleet, announced, token_path
 from quantum_cli.supervisor import Child, Supervisor
-from quantum_common.bus import Entry, RedisBus, connect_client
+from quantum_common.bus import Entry, connect_client
 from quantum_common.bus.embedded import server_command
+from quantum_common.bus.users import ADMIN, OPERATOR
 from quantum_common.candles import Candles
-from quantum_common.contracts import REGISTRY, Keys, dead
+from quantum_common.contracts import Keys
 from quantum_common.features import WARMUP_BARS
 from quantum_common.service.logs import FILE_NAMES
 from quantum_common.testing import free_port
@@ -39,14 +38,10 @@ from quantum_common.testing import free_port
 MEMORY_EVERY_S = 5.0
 
 
-class Stopped(Exception):
-    """The user asked for the end."""
-
-
-def environment(plan: RunPlan, redis_url: str, token: str) -> dict[str, str]:
-    """Settings of every process of this run. What the user exported stays unless it is named here."""
+def environment(plan: RunPlan, token: str) -> dict[str, str]:
+    """Settings of every process of this run, less its address of the server. What the user exported stays unless it
+    is named here."""
     return {
-        "QT_REDIS_URL": redis_url,
         "QT_ACCOUNT": ACCOUNT,
         "QT_PARTITIONS": str(plan.partitions),
         "QT_INSTANCE": "1",
@@ -76,17 +71,6 @@ def environment(plan: RunPlan, redis_url: str, token: str) -> dict[str, str]:
     }
 
 
-def ledger_url(plan: RunPlan) -> str:
-    """Where the recorder writes and the summary reads."""
-    return os.environ.get("QT_LEDGER_URL", f"sqlite:///{plan.state_dir / 'ledger.sqlite'}")
-
-
-def close_times_ms(plan: RunPlan, candles: Mapping[str, Candles]) -> list[int]:
-    """Every market time at which some symbol closes a bar of the range, ascending."""
-    opens = np.unique(np.concatenate([table.between(plan.from_ms, plan.to_ms).ts for table in candles.values()]))
-    return [int(ts) + plan.timeframe_ms for ts in opens]
-
-
 class LocalFleet:
     """One run of `quantum up` from its first process to its last."""
 
@@ -107,17 +91,7 @@ class LocalFleet:
 
         Raises RunFailed when the fleet cannot go on, Stopped when a signal came before the run was done.
         """
-        stopping = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        work = asyncio.create_task(self._work(until_done))
-        stop = asyncio.create_task(stopping.wait())
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if stopping.is_set() and work.cancel():
-            await asyncio.wait({work})
-            raise Stopped
-        await work
+        await until_stopped(self._work(until_done))
 
     async def _work(self, until_done: bool) -> None:
         async with AsyncExitStack() as stack:
@@ -127,33 +101,19 @@ class LocalFleet:
             )
             await stack.enter_async_context(self._supervisor)
             stack.callback(self._console.print, "stopping the fleet …")
-            redis_url = self._plan.cluster_url or await self._start_server()
-            bus = RedisBus.connect(redis_url)
-            stack.push_async_callback(bus.close)
-            venue = await stack.enter_async_context(
-                httpx.AsyncClient(
-                    base_url=self._url(VENUE),
-                    headers={"Authorization": f"Bearer {self._token}"},
-                    timeout=30,
+            urls = _same(self._plan.cluster_url) if self._plan.cluster_url else await self._start_server()
+            redis_url = urls[OPERATOR]
+            keys = Keys(self._plan.partitions, ACCOUNT)
+            if self._plan.cluster_url:
+                async with aclosing(connect_client(redis_url)) as client:
+                    await claim_cluster(client, self._plan.state_dir)
+            display = RunDisplay(self._console, self.tally, len(self._times))
+            conductor = await stack.enter_async_context(
+                conducting(
+                    redis_url, self._url(VENUE), self._token, keys, self._plan.timeframe_ms, display, self._counted
                 )
             )
-            display = RunDisplay(self._console, self.tally, len(self._times))
-            keys = Keys(self._plan.partitions, ACCOUNT)
-            redis = connect_client(redis_url)
-            stack.push_async_callback(redis.aclose)
-            if self._plan.cluster_url:
-                await claim_cluster(redis, self._plan.state_dir)
-            conductor = Conductor(
-                bus,
-                Line(redis, keys),
-                venue,
-                keys,
-                self._plan.timeframe_ms,
-                display.on_bar,
-                display.on_decision,
-                self._counted,
-            )
-            await self._start_services(redis_url, conductor)
+            await self._start_services(urls, conductor)
             me = RunningFleet(os.getpid(), redis_url, control_url, keys.partitions, self._plan.port_offset)
             stack.enter_context(announced(self._plan.state_dir, me))
             memory = asyncio.create_task(self._watch_memory())
@@ -165,25 +125,31 @@ class LocalFleet:
             finally:
                 self.tally.market_s = time.monotonic() - started
             await self._measure_memory()
-            self.tally.dead_letters = await _count_dead_letters(bus, keys)
+            self.tally.dead_letters = await count_dead_letters(redis_url, keys)
             if not until_done:
                 self._console.print("the market's data has ended; the fleet stays up until Ctrl-C")
                 await asyncio.Event().wait()
 
-    async def _start_server(self) -> str:
-        port = free_port()
-        url = f"redis://127.0.0.1:{port}/0"
-        command = server_command(self._plan.state_dir / "server", port)
-        child = Child("server", command, {}, self._log("server"), partial(_pings, url))
+    async def _start_server(self) -> Mapping[str, str]:
+        """A server with a user per service; the URL of each user."""
+        port, folder = free_port(), self._plan.state_dir / "secrets"
+        url = f"redis://{{user}}:{{password}}@127.0.0.1:{port}/0"
+        urls = write_credentials(folder, url, ACCOUNT, token=self._token)
+        command = server_command(self._plan.state_dir / "server", port, folder / USERS_FILE)
+        child = Child("server", command, {}, self._log("server"), partial(_pings, urls[OPERATOR]))
         await self._supervisor.start(child)
         await self._supervisor.wait_until_ready(child, within_s=60)
-        return url
+        await load_functions(urls[ADMIN])
+        return urls
 
-    async def _start_services(self, redis_url: str, conductor: Conductor) -> None:
-        settings = environment(self._plan, redis_url, self._token)
+    async def _start_services(self, urls: Mapping[str, str], conductor: Conductor) -> None:
+        settings = environment(self._plan, self._token)
         await self._ready(VENUE, await self._start(VENUE, settings))
         self._say_where_it_goes_on(await conductor.announce())
-        children = [(member, await self._start(member, settings)) for member in (*self.members, *self._beside)]
+        children = [
+            (member, await self._start(member, {**settings, "QT_REDIS_URL": urls[member.service]}))
+            for member in (*self.members, *self._beside)
+        ]
         for member, child in children:
             await self._ready(member, child)
         self._console.print(
@@ -198,7 +164,7 @@ class LocalFleet:
             self._console.print(f"going on at {iso(now_ms)}: {left} of {len(self._times)} bars are left")
 
     async def _start(self, member: FleetMember, settings: Mapping[str, str]) -> Child:
-        ready = partial(_answers, self._url(member) + member.awaited)
+        ready = partial(answers, self._url(member) + member.awaited)
         child = Child(member.name, member.argv, settings, self._log(member.name), ready)
         await self._supervisor.start(child)
         return child
@@ -233,25 +199,17 @@ class LocalFleet:
         return self._plan.state_dir / "logs" / f"{FILE_NAMES.get(name, name)}.log"
 
 
+def _same(url: str) -> Mapping[str, str]:
+    """A cluster's users are its operator's business."""
+    return dict.fromkeys(USERS, url)
+
+
 async def _pings(redis_url: str) -> bool:
     async with Redis.from_url(redis_url) as client:
         try:
             return bool(await client.ping())
         except RedisError:  # not up yet, or loading its append-only file
             return False
-
-
-async def _answers(url: str) -> bool:
-    async with httpx.AsyncClient(timeout=2) as client:
-        try:
-            return (await client.get(url)).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-
-async def _count_dead_letters(bus: RedisBus, keys: Keys) -> int:
-    streams = [dead(name) for spec in REGISTRY for name in keys.all_streams(spec)]
-    return sum(info.length for info in (await bus.stream_infos(streams)).values())
 
 
 def _pss_mb(pids: list[int]) -> float:

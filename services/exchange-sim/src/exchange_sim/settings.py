@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field, SecretStr
 
+from exchange_sim.synthetic import VENUE, trading_from_ms
 from quantum_common.service import FleetSettings
 
 
@@ -21,7 +22,8 @@ class SimSettings(FleetSettings):
     sim_candle_venue: str = "binance"
     """Which files are replayed: `<venue>_<SYMBOL>_<timeframe>.parquet`."""
     sim_start_ms: int | None = None
-    """Market time of a new account, UTC ms; default: the first moment at which every symbol has a bar."""
+    """Market time of a new account, UTC ms; default: the first moment at which every symbol has a bar, or where the
+    synthetic market's training part ends."""
     sim_database: Path | None = None
     """SQLite file; default `<state_dir>/exchange-sim.db`."""
     sim_initial_balance: Decimal = Field(Decimal(10_000), gt=0)
@@ -46,3 +48,10 @@ class SimSettings(FleetSettings):
     @property
     def database(self) -> Path:
         return self.sim_database or self.state_dir / "exchange-sim.db"
+
+    @property
+    def start_ms(self) -> int | None:
+        """None: the first moment at which every symbol has a bar."""
+        if self.sim_start_ms is None and self.sim_candle_venue == VENUE:
+            return trading_from_ms(self.timeframe)
+        return self.sim_start_ms

@@ -9,18 +9,24 @@ timeframe about a quarter of the bars move further than it within 5 bars.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exchange_sim import SimError
 from exchange_sim.rules import rules_for
-from quantum_common.candles import Candles
+from quantum_common.candles import Candles, write_candles
 from quantum_common.domain.timeframe import DEFAULT_LABEL_THRESHOLD, timeframe_ms
 
 VENUE = "synthetic"
 """Venue name under which generated candles are written to files."""
+SEED = 7
+START_MS = 1_704_067_200_000  # 2024-01-01
+TRAINING_BARS = 6_000
+TRADING_BARS = 20_000
 
 Floats = NDArray[np.float64]
 
@@ -129,3 +135,17 @@ def _on_grid(values: Floats, step: float) -> Floats:
     """Rounded to multiples of `step`, at least one, with the digits a decimal of that step has."""
     digits = max(0, round(-np.log10(step)) + 1)
     return np.round(np.maximum(np.round(values / step), 1.0) * step, digits)
+
+
+def trading_from_ms(timeframe: str) -> int:
+    """Where training ends and the market of a run begins, UTC ms."""
+    return START_MS + TRAINING_BARS * timeframe_ms(timeframe)
+
+
+def write_market(folder: Path, symbols: Sequence[str], timeframe: str) -> Path:
+    """Write the market's candle files unless they are there; the folder."""
+    for symbol in symbols:
+        if not (folder / f"{VENUE}_{symbol}_{timeframe}.parquet").exists():
+            market = generate(symbol, timeframe, TRAINING_BARS + TRADING_BARS, START_MS, SEED)
+            write_candles(folder, VENUE, symbol, timeframe, market)
+    return folder

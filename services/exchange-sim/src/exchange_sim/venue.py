@@ -84,7 +84,7 @@ class Venue:
 def open_venue(settings: SimSettings) -> Venue:
     """Read the candles and open the account. Raises CandleFileError or SimError when either cannot be used."""
     world = load_world(settings)
-    start_ms = world.market.common_start_ms if settings.sim_start_ms is None else settings.sim_start_ms
+    start_ms = settings.start_ms or world.market.common_start_ms
     fingerprint = Fingerprint(
         settings.sim_candle_venue, settings.symbols, settings.timeframe, settings.sim_initial_balance
     )

@@ -37,8 +37,11 @@ def _major(binary: Path) -> int:
     return int(match.group(1)) if match else 0
 
 
-def server_command(data_dir: Path, port: int) -> list[str]:
-    """Command line of a loopback server with the durability that the bus promises (every write fsynced)."""
+def server_command(data_dir: Path, port: int, users: Path | None = None) -> list[str]:
+    """Command line of a loopback server with the durability that the bus promises (every write fsynced).
+
+    `users` is its ACL file; without one everybody on this machine may do everything.
+    """
     data_dir.mkdir(parents=True, exist_ok=True)
     options = {
         "port": str(port),
@@ -50,4 +53,6 @@ def server_command(data_dir: Path, port: int) -> list[str]:
         "save": "",
         "daemonize": "no",
     }
+    if users:
+        options["aclfile"] = str(users)
     return [str(server_binary()), *(part for name, value in options.items() for part in (f"--{name}", value))]

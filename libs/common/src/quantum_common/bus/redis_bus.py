@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quantum_common.bus.client import Client, connect_client
@@ -145,12 +145,17 @@ class RedisBus:
         except ResponseError as error:
             if "Function not found" not in str(error):
                 raise
-            await self._load()
+            await self.load_functions()
             return await reach(self._redis.execute_command(*call))
 
-    async def _load(self) -> None:
+    async def load_functions(self) -> None:
+        """Have this version's functions on the server; BusUnavailable where this user may not load them."""
         try:
             await reach(self._redis.function_load(_LIBRARY))
+        except NoPermissionError as error:
+            raise BusUnavailable(
+                f"the server lacks the functions {_NAME} of this version: run `quantum redis-setup` as its admin"
+            ) from error
         except ResponseError as error:
             if "already exists" not in str(error):
                 raise

@@ -37,7 +37,9 @@ class UnknownSetting(QuantumError):
 class FleetSettings(BaseSettings):
     """Settings shared by all services. Secrets are `SecretStr`; `/info` and logs show them redacted."""
 
-    model_config = SettingsConfigDict(env_prefix="QT_", frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix="QT_", env_ignore_empty=True, frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
 
     service: ClassVar[str] = ""
     """Name of the service: group name on the bus, `producer.service` of its events."""
