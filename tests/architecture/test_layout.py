@@ -5,8 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ALLOWED_AT_ROOT = {
-    ".ci", ".gitignore", ".importlinter", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
-    "SECURITY.md", "benchmarks", "cli", "constraints.txt", "docs", "libs", "pyproject.toml", "requirements-dev.txt",
+    ".ci", ".dockerignore", ".env.example", ".gitignore", ".importlinter", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
+    "Dockerfile", "SECURITY.md", "benchmarks", "cli", "constraints.txt", "docker-compose.yml", "docs", "libs", "pyproject.toml", "requirements-dev.txt",
     "services", "tests",
 }  # fmt: skip
 AGENTS = ("xgb-agent", "lgbm-agent", "patchtst-agent", "nhits-agent")

@@ -23,12 +23,8 @@ WITHOUT_BUS = "exchange-sim"
 TAKES_ORDERS = (WITHOUT_BUS, "meta-svc", "governer-svc", "executor-svc", "trainer-svc", OPERATOR)
 """Who checks or sends the token of mutations."""
 USERS = (*(service for service in SERVICE_PORTS if service != WITHOUT_BUS), OPERATOR, ADMIN)
-OPERATOR_UID = 8000
-
-
-def owner_of(folder: str) -> int:
-    """User id that a service has in its container: the number of its port, so that no other can read its folder."""
-    return SERVICE_PORTS.get(folder, OPERATOR_UID)
+OWNERS = {**SERVICE_PORTS, OPERATOR: 8000, ADMIN: 7999}
+"""User id in the containers: of a service the number of its port, so that none can read another's folder."""
 
 
 def write_credentials(
@@ -45,16 +41,10 @@ def write_credentials(
     passwords = {user: _kept_password(out / user) or secrets.token_urlsafe(24) for user in USERS}
     urls = {user: redis_url.format(user=user, password=password) for user, password in passwords.items()}
     token = token or _kept(out / OPERATOR / TOKEN_FILE) or secrets.token_urlsafe(24)
-    key, secret = (
-        _kept(out / WITHOUT_BUS / f"qt_sim_api_{name}") or secrets.token_urlsafe(24) for name in ("key", "secret")
-    )
     for user, url in urls.items():
         _write(out / user / URL_FILE, url, own)
     for name in TAKES_ORDERS:
         _write(out / name / TOKEN_FILE, token, own)
-    for folder, prefix in ((WITHOUT_BUS, "qt_sim_api"), ("executor-svc", "qt_venue_api")):
-        _write(out / folder / f"{prefix}_key", key, own)
-        _write(out / folder / f"{prefix}_secret", secret, own)
     users = out / USERS_FILE
     users.parent.mkdir(parents=True, exist_ok=True)
     users.write_text(acl_file(passwords, account))  # hashes of random passwords: no secret
@@ -78,7 +68,7 @@ def _write(path: Path, value: str, own: bool) -> None:
     draft.touch(mode=0o600)
     draft.write_text(value)
     if own:
-        os.chown(draft, owner_of(path.parent.name), -1)
+        os.chown(draft, OWNERS[path.parent.name], -1)
     draft.replace(path)
 
 

@@ -18,7 +18,7 @@ ADMIN = "admin"
 """Loads functions; everything else that the others may not."""
 
 _PARTITION = "{p??}"
-_LOOK = "+ping +info +config|get +time +client|setinfo +multi +exec"
+_LOOK = "+ping +info +config|get +time +multi +exec"
 _CONSUME = "+xreadgroup +xack +xautoclaim +xpending +xgroup|create +xgroup|delconsumer +xinfo|consumers"
 _READ = "+xread +xrange +xrevrange +xlen +xinfo|stream +xinfo|groups +xpending"
 _STATE = "+hget +hmget +hgetall +hset +hincrby +del"
