@@ -27,12 +27,14 @@ from quantum_cli.options import (
     Venue,
 )
 from quantum_cli.plan import claim_state_dir, make_plan, parse_date, parse_symbols
+from quantum_cli.status_command import status
 from quantum_cli.terminal import console, fail
 from quantum_cli.train_command import train
 from quantum_common import QuantumError
 from quantum_common.service.settings import check_names
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.command()(status)
 app.command()(redeploy)
 app.command()(train)
 app.command()(deploy)
