@@ -189,9 +189,9 @@ def _table(letters: Sequence[Letter]) -> list[str]:
     for letter in letters:
         content, age = letter.content, _age(max(0, wall_ms() - letter.at_ms) / 1000)
         rows.append((letter.id, age, typed(letter.stream), content.group, str(content.attempts), content.reason))
-    printable = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*printable, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in printable]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
 
 
 def _age(seconds: float) -> str:
