@@ -91,11 +91,11 @@ async def clock(reach: Reach) -> list[Finding]:
 
 def _venue_url(reach: Reach) -> str | None:
     """Where executor-svc sends orders; the paper venue of the fleet by default."""
-    from executor_svc.settings import ExecutorSettings
-
     try:
+        from executor_svc.settings import ExecutorSettings
+
         executor = validated(ExecutorSettings)
-    except QuantumError:  # told by the check of the settings
+    except (ModuleNotFoundError, QuantumError):  # the operator's image; or told by the check of the settings
         return None
     if executor.mode == "paper":
         return executor.venue_url or reach.url_of(VENUE.name)
