@@ -15,6 +15,8 @@ from quantum_cli.reach import find_fleet
 from quantum_cli.status import FleetStatus, ServiceStatus, look
 from quantum_cli.terminal import console, failing_with_a_message, print_json, printable
 
+INSTANCE_WIDTH = 12
+"""With it the whole table has its place in 80 columns."""
 UNKNOWN = "[red]unknown: its service does not answer[/]"
 
 
@@ -42,7 +44,7 @@ def _show(seen: FleetStatus) -> None:
 
 
 def _table(services: list[ServiceStatus]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for heading in ("service", "live", "ready", "version", "instance", "model"):
         table.add_column(heading, no_wrap=True)
     for row in services:
@@ -50,8 +52,14 @@ def _table(services: list[ServiceStatus]) -> Table:
         marks = [_mark(row, good) for good in (row.live, row.ready)] if running or row.needed else ["[dim]-[/]"] * 2
         name = row.service if row.needed else f"[dim]{row.service}[/]"
         model = " ".join(filter(None, (row.model, row.quality)))
-        table.add_row(name, *marks, *(escape(printable(text or "")) for text in (row.version, row.instance, model)))
+        texts = (row.version, _end(row.instance or ""), model)
+        table.add_row(name, *marks, *(escape(printable(text or "")) for text in texts))
     return table
+
+
+def _end(instance: str) -> str:
+    """What tells the pods of a service apart stands last in their names."""
+    return instance if len(instance) <= INSTANCE_WIDTH else f"…{instance[1 - INSTANCE_WIDTH :]}"
 
 
 def _mark(row: ServiceStatus, good: bool) -> str:
