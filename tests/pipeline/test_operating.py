@@ -98,6 +98,7 @@ def test_status_is_good_and_tells_what_the_services_tell(state_dir: Path) -> Non
     assert {row["service"] for row in seen["services"] if row["model"]} == {
         "xgb-agent", "lgbm-agent", "patchtst-agent", "nhits-agent", "meta-svc",
     }  # fmt: skip
+    assert {row["quality"] for row in seen["services"] if row["model"]} <= {"proven", "unproven"}
     lines = quantum("status", "--state-dir", state_dir).output.splitlines()
     assert max(map(len, lines[1:])) <= 80
 

@@ -70,11 +70,13 @@ async def look(reach: Reach) -> FleetStatus:
     answers = await ask_all(reach, {**asked, **{(fact, ""): where for fact, where in FACTS.items()}})
     mode = _mode(answers["executor-svc", "info"])
     needed = LINE | {VENUE.name} if mode == "paper" else LINE
+    facts = {fact: answers[fact, ""].body if answers[fact, ""].good else None for fact in FACTS}
     services = [
         _service(reach, name, name in needed, {question: answers[name, question] for question in QUESTIONS})
         for name in names
     ]
-    facts = {fact: answers[fact, ""].body if answers[fact, ""].good else None for fact in FACTS}
+    if meta := facts[META]:
+        services = [_with_quality(row, meta) if row.service == FACTS[META][0] else row for row in services]
     problems = [f"{row.service}: {reason}" for row in services if row.needed for reason in row.reasons]
     problems += [
         f"{service}{path}: {answers[fact, ''].problem or answers[fact, ''].status}"
@@ -139,6 +141,10 @@ def _model(info: Mapping[str, Any]) -> tuple[str | None, str | None]:
     if isinstance(model := info.get("model"), dict):
         return model["version"], model["quality"]
     return (info.get("models") or {}).get("meta"), None
+
+
+def _with_quality(row: ServiceStatus, meta: Mapping[str, Any]) -> ServiceStatus:
+    return msgspec.structs.replace(row, quality=meta.get("model_quality"))
 
 
 def _risk(body: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -35,6 +35,7 @@ def status(state_dir: StateDir = None, as_json: AsJson = False) -> None:
 def _show(seen: FleetStatus) -> None:
     console.print(f"{seen.mode} · {seen.fleet}", markup=False, soft_wrap=True)
     console.print(_table(seen.services))
+    console.print()
     for name, text in _facts(seen):
         console.print(f"[bold]{name:<13}[/]{text}", soft_wrap=True)
     if seen.problems:
@@ -84,9 +85,9 @@ def _under(name: str, lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _meta(meta: dict[str, Any]) -> list[str]:
-    model = f"model {meta['model_version']} {meta['model_quality']}" if meta["model_ready"] else "[red]no model[/]"
     share = f"{meta['meta_overrides']} overrides ({meta['override_rate']:.1%})"
-    return [f"{meta['total_predictions']} decisions · {share} · {meta['version']}", model]
+    problem = [] if meta["model_ready"] else [f"[red]no model: {escape(printable(str(meta['model_problem'])))}[/]"]
+    return [f"{meta['total_predictions']} decisions · {share} · {meta['version']}", *problem]
 
 
 def _risk(risk: dict[str, Any]) -> list[str]:
