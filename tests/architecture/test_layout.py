@@ -5,9 +5,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ALLOWED_AT_ROOT = {
-    ".ci", ".dockerignore", ".env.example", ".gitignore", ".importlinter", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
-    "Dockerfile", "SECURITY.md", "benchmarks", "cli", "constraints.txt", "docker-compose.yml", "docs", "libs", "pyproject.toml", "requirements-dev.txt",
-    "services", "tests",
+    ".ci", ".dockerignore", ".env.example", ".gitignore", ".importlinter", "CHANGELOG.md", "CONTRIBUTING.md",
+    "Dockerfile", "LICENSE", "Makefile", "README.md", "SECURITY.md", "benchmarks", "cli", "constraints.txt",
+    "docker-compose.yml", "docs", "k8s", "libs", "ops", "pyproject.toml", "requirements-dev.txt", "services", "tests",
 }  # fmt: skip
 AGENTS = ("xgb-agent", "lgbm-agent", "patchtst-agent", "nhits-agent")
 

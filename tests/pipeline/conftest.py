@@ -52,14 +52,19 @@ class Market:
     def replay(self, name: str, first_bar: int, bars: int, port_offset: int, **settings: str) -> Replay:
         """`quantum up --until-done` over some bars, in a state folder of its own."""
         state_dir = self.work_dir / name
-        result = quantum(
-            "up", "--data", self.data_dir, "--venue", self.venue, "--symbols", ",".join(SYMBOLS), "--timeframe", "1h",
-            "--from", iso(first_bar), "--to", iso(first_bar + bars), "--until-done", "--models", self.models_dir,
-            "--state-dir", state_dir, "--summary", state_dir / "summary.json", "--port-offset", port_offset,
-            "--label-threshold", "0.004", **settings,
-        )  # fmt: skip
+        options = self.options(name, first_bar, bars, port_offset)
+        result = quantum("up", *options, "--until-done", "--summary", state_dir / "summary.json", **settings)
         assert result.returncode == 0, result.stdout + result.stderr
         return Replay(json.loads((state_dir / "summary.json").read_text()), state_dir, result.stdout)
+
+    def options(self, name: str, first_bar: int, bars: int, port_offset: int) -> list[str]:
+        """Of `quantum up`: the market, the range and the state folder."""
+        options = (
+            "--data", self.data_dir, "--venue", self.venue, "--symbols", ",".join(SYMBOLS), "--timeframe", "1h",
+            "--from", iso(first_bar), "--to", iso(first_bar + bars), "--models", self.models_dir,
+            "--state-dir", self.work_dir / name, "--port-offset", port_offset, "--label-threshold", "0.004",
+        )  # fmt: skip
+        return list(map(str, options))
 
 
 def iso(bar: int) -> str:

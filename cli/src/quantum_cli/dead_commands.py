@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,18 +11,18 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
-from pydantic import ValidationError
 
 from quantum_cli.dead_letters import DeadLetters, Letter, NoSuchLetter, readable, typed
 from quantum_cli.errors import UsageError
 from quantum_cli.fleet import ACCOUNT
 from quantum_cli.fleet_commands import AsJson, StateDir
 from quantum_cli.running import choose_fleet
-from quantum_cli.terminal import console, failing_with_a_message
+from quantum_cli.terminal import confirm, console, failing_with_a_message, print_json, printable
 from quantum_common.bus import Bus, RedisBus
 from quantum_common.contracts import Keys
 from quantum_common.service import FleetSettings
 from quantum_common.service.clock import wall_ms
+from quantum_common.service.settings import WrongSettings, validated
 
 dead_app = typer.Typer(no_args_is_help=True, help="Dead letters: entries that a service could not handle.")
 
@@ -45,7 +44,7 @@ def list_letters(
     """The newest dead letters, newest first."""
     letters = _with_letters(state_dir, lambda dead_letters: dead_letters.newest(limit, stream))
     if as_json:
-        _print_json([_row(letter) for letter in letters])
+        print_json([_row(letter) for letter in letters])
     elif letters:
         console.print(*_table(letters), sep="\n", markup=False, soft_wrap=True)
     else:
@@ -62,12 +61,12 @@ def show(
     letter = _with_letters(state_dir, lambda dead_letters: dead_letters.get(letter_id))
     data = readable(letter.content.data)
     if as_json:
-        _print_json({**_row(letter), **data})
+        print_json({**_row(letter), **data})
         return
     for name, value in _row(letter).items():
-        console.print(f"{name:<9} {_printable(str(value))}", markup=False, soft_wrap=True)
+        console.print(f"{name:<9} {printable(str(value))}", markup=False, soft_wrap=True)
     text = msgspec.json.format(msgspec.json.encode(data["data"])).decode() if "data" in data else data["data_repr"]
-    console.print("data", *map(_printable, text.splitlines()), sep="\n", markup=False, soft_wrap=True)
+    console.print("data", *map(printable, text.splitlines()), sep="\n", markup=False, soft_wrap=True)
 
 
 @dead_app.command()
@@ -119,7 +118,7 @@ def drop(
     chosen = _with_letters(state_dir, choose)
     if chosen and not yes:
         with failing_with_a_message():
-            _ask(f"drop {chosen[0].id if len(chosen) == 1 else f'{len(chosen)} dead letters'} for good?")
+            confirm(f"drop {chosen[0].id if len(chosen) == 1 else f'{len(chosen)} dead letters'} for good?")
     _say("dropped", _with_letters(state_dir, work), [], as_json)
 
 
@@ -143,11 +142,10 @@ def _server(state_dir: Path | None) -> tuple[Bus, Keys]:
         _, fleet = choose_fleet(state_dir)
         return RedisBus.connect(fleet.redis_url), Keys(fleet.partitions, ACCOUNT)
     try:
-        settings = FleetSettings()
+        settings = validated(FleetSettings)
         return RedisBus.connect(settings.redis_url.get_secret_value()), settings.keys
-    except ValidationError as error:
-        names = ", ".join(f"QT_{str(row['loc'][0]).upper()}" for row in error.errors())
-        raise UsageError(f"{names}: not a valid value, see docs/reference/settings.md") from error
+    except WrongSettings as error:
+        raise UsageError(f"{error}: see docs/reference/settings.md") from error
     except ValueError as error:
         raise UsageError(f"QT_REDIS_URL: {error}") from error
 
@@ -160,16 +158,9 @@ def _check(letter_id: str | None, every: bool, stream: str | None, reason_contai
         raise UsageError("--stream and --reason-contains choose among --all")
 
 
-def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} Say so with --yes")
-    if not typer.confirm(question, err=True):
-        raise typer.Exit(1)
-
-
 def _say(verb: str, removed: Sequence[Letter], left: Sequence[Letter], as_json: bool) -> None:
     if as_json:
-        _print_json({verb: [letter.id for letter in removed], "left": [letter.id for letter in left]})
+        print_json({verb: [letter.id for letter in removed], "left": [letter.id for letter in left]})
         return
     for letter in removed:
         console.print(f"{verb} {letter.id}", soft_wrap=True)
@@ -198,9 +189,9 @@ def _table(letters: Sequence[Letter]) -> list[str]:
     for letter in letters:
         content, age = letter.content, _age(max(0, wall_ms() - letter.at_ms) / 1000)
         rows.append((letter.id, age, typed(letter.stream), content.group, str(content.attempts), content.reason))
-    printable = [[_printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*printable, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in printable]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
 
 
 def _age(seconds: float) -> str:
@@ -208,12 +199,3 @@ def _age(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _printable(text: str) -> str:
-    """What came from outside must not steer the terminal."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())

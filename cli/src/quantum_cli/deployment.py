@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 import uvloop
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from exchange_sim import synthetic
 from exchange_sim.settings import SimSettings
@@ -24,7 +24,7 @@ from quantum_cli.terminal import console, failing_with_a_message
 from quantum_common.bus import BusUnavailable
 from quantum_common.candles import Candles
 from quantum_common.domain.timeframe import DEFAULT_HORIZON_BARS
-from quantum_common.service.settings import FleetSettings, check_names
+from quantum_common.service.settings import FleetSettings, WrongSettings, check_names, validated
 
 SERVER_WITHIN_S = 60.0
 SERVICES_WITHIN_S = 300.0
@@ -136,10 +136,9 @@ async def _until_up(settings: FleetSettings, member: FleetMember) -> None:
 def _settings() -> MarketSettings:
     check_names()
     try:
-        return MarketSettings()
-    except ValidationError as error:
-        rows = [f"QT_{str(row['loc'][0]).upper()}: {row['msg']}" for row in error.errors()]
-        raise UsageError("; ".join(rows)) from error
+        return validated(MarketSettings)
+    except WrongSettings as error:
+        raise UsageError(str(error)) from error
 
 
 def _plan(settings: MarketSettings, speed: str = "max", to_ms: int | None = None) -> tuple[RunPlan, dict[str, Candles]]:

@@ -56,17 +56,19 @@ SERVICES: tuple[FleetMember, ...] = (VENUE, *FLEET, TRAINER)
 
 def check_ports_free(offset: int) -> None:
     """UsageError that names every taken port and who holds it, before anything is started."""
+    if holders := port_holders(offset):
+        taken = ", ".join(f"{port} ({name}; held by {holder})" for port, (name, holder) in sorted(holders.items()))
+        raise UsageError(f"port taken: {taken}. Stop what uses it, or move the whole fleet with --port-offset N")
+
+
+def port_holders(offset: int) -> dict[int, tuple[str, str]]:
+    """The fleet's ports that are taken on this machine: whose each one is, and the process that listens there."""
     wanted = {member.port + offset: member.name for member in SERVICES}
-    holders = {
-        connection.laddr.port: connection.pid
+    return {
+        connection.laddr.port: (wanted[connection.laddr.port], _process_name(connection.pid))
         for connection in psutil.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port in wanted
     }
-    if holders:
-        taken = ", ".join(
-            f"{port} ({wanted[port]}; held by {_process_name(pid)})" for port, pid in sorted(holders.items())
-        )
-        raise UsageError(f"port taken: {taken}. Stop what uses it, or move the whole fleet with --port-offset N")
 
 
 def _process_name(pid: int | None) -> str:

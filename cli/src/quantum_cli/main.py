@@ -12,8 +12,10 @@ import uvloop
 from quantum_cli.dead_commands import dead_app
 from quantum_cli.deploy_command import deploy
 from quantum_cli.deployment import first_models, play, redis_setup, secrets
+from quantum_cli.doctor_command import doctor
 from quantum_cli.fleet import check_ports_free
 from quantum_cli.fleet_commands import redeploy
+from quantum_cli.logs_command import logs
 from quantum_cli.models_commands import models_app
 from quantum_cli.options import (
     DEFAULT_SYMBOLS,
@@ -28,12 +30,19 @@ from quantum_cli.options import (
     Venue,
 )
 from quantum_cli.plan import claim_state_dir, make_plan, parse_date, parse_symbols
+from quantum_cli.status_command import status
+from quantum_cli.steering_commands import emergency_stop, flatten
 from quantum_cli.terminal import console, fail
 from quantum_cli.train_command import train
 from quantum_common import QuantumError
 from quantum_common.service.settings import check_names
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.command()(status)
+app.command()(doctor)
+app.command()(logs)
+app.command()(emergency_stop)
+app.command()(flatten)
 app.command()(redeploy)
 app.command()(train)
 app.command()(deploy)

@@ -23,7 +23,7 @@ from quantum_cli.model_registry import (
 )
 from quantum_cli.plan import iso
 from quantum_cli.running import STATE_FOLDERS, models_of, running_below, running_in
-from quantum_cli.terminal import console, errors, failing_with_a_message
+from quantum_cli.terminal import console, errors, failing_with_a_message, print_json
 from quantum_common import __version__
 from quantum_common.bus import BusUnavailable, RedisBus
 from quantum_common.contracts import Look, Producer
@@ -51,7 +51,7 @@ def list_models(models: Models = None, state_dir: StateDir = None, as_json: AsJs
         folder, now_ms = _folder(models, state_dir), wall_ms()
         rows = [row for agent in MODEL_FOLDERS for row in version_rows(folder, agent, now_ms)]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif rows:
         console.print(*_table(rows), sep="\n", markup=False, soft_wrap=True)
     else:
@@ -75,7 +75,7 @@ def show(
         manifest = shown_manifest(folder, agent, check_version(folder, agent, chosen))
         journal = releases(folder, agent)
     if as_json:
-        _print_json({"manifest": manifest, "releases": journal})
+        print_json({"manifest": manifest, "releases": journal})
         return
     for name, value in manifest.items():
         console.print(f"{name:<17} {_plain(value)}", markup=False, soft_wrap=True)
@@ -148,7 +148,7 @@ def _say(
 ) -> None:
     told = asyncio.run(_tell(_servers(folder, state_dir)))
     if as_json:
-        _print_json({"agent": agent, "version": version, "previous": previous, "role": role, "fleets_told": told})
+        print_json({"agent": agent, "version": version, "previous": previous, "role": role, "fleets_told": told})
         return
     beside = f"beside {previous}" if role == "shadow" else f"after {previous}"
     console.print(f"{agent}: {version} is {role} now, {beside}; fleets told: {told}", markup=False, soft_wrap=True)
@@ -197,7 +197,3 @@ def _cells(row: VersionRow) -> tuple[str, ...]:
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())

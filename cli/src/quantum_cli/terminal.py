@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -43,3 +45,21 @@ def failing_with_a_message() -> Iterator[None]:
         yield
     except QuantumError as error:
         fail(error)
+
+
+def print_json(value: Any) -> None:
+    """What scripts read: indented, never wrapped."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def confirm(question: str) -> None:
+    """Ask on a terminal; exit code 1 after a no. UsageError where nobody can answer."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Say so with --yes")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)
+
+
+def printable(text: str) -> str:
+    """What came from outside must not steer the terminal."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

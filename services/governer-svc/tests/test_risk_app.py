@@ -336,6 +336,21 @@ async def test_f25_the_emergency_stop_works_through_an_instance_that_stands_by(t
     assert standby.store.state.account is not None
 
 
+async def test_an_instance_that_stands_by_is_ready_even_if_it_started_before_there_was_an_account(
+    tmp_path: Path,
+) -> None:
+    bus = MemoryBus()
+    works, waits = (
+        RiskService(Settings(state_dir=tmp_path, instance=name), bus, clock=lambda: CLOSE) for name in ("1", "2")
+    )
+    assert waits.not_ready() == ["the risk state is not loaded"]
+    for instance in (works, waits):
+        await instance.store.ensure_loaded()
+        await instance.lease.renew()
+    assert works.not_ready() == ["no account state from the venue yet"]
+    assert waits.not_ready() == []
+
+
 async def test_the_instance_that_works_shows_limits_changed_through_one_that_stands_by(tmp_path: Path) -> None:
     bus, stop = MemoryBus(), Stop()
     settings = Settings(clock="replay", state_dir=tmp_path)

@@ -28,4 +28,4 @@ def problem_of(port: int) -> str:
 
 if __name__ == "__main__":
     port = SERVICE_PORTS.get(os.environ["SERVICE"])
-    sys.exit(port and problem_of(port) or 0)
+    sys.exit((port and problem_of(port)) or 0)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Depends, HTTPException
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from executor_svc.errors import StandsBy, Superseded, VenueUnreachable
 from executor_svc.executor import Executor
 from executor_svc.settings import ExecutorSettings
 from quantum_common.bus import BusUnavailable
 from quantum_common.service import require_token
+
+log = logging.getLogger(__name__)
+
+
+class FlattenOrder(BaseModel):
+    """Who closes everything, and why: for the log."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field("not said", min_length=1, max_length=500)
+    who: str = Field("operator", min_length=1, max_length=100)
 
 
 class Flattened(BaseModel):
@@ -48,8 +60,10 @@ def router(settings: ExecutorSettings, executor: Executor) -> APIRouter:
         return {"trades": _plain(executor.journal.book.recent_trades)}
 
     @routes.post("/flatten", dependencies=[Depends(require_token(settings))])
-    async def flatten() -> Flattened:
+    async def flatten(order: FlattenOrder | None = None) -> Flattened:
         """Close every position at market. 503: the venue does not answer; the closing goes on by itself."""
+        said = order or FlattenOrder()
+        log.warning("[EXECUTOR] flatten by %r: %r", said.who, said.reason)
         try:
             return Flattened(positions=await executor.flatten())
         except VenueUnreachable as error:

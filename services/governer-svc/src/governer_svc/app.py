@@ -300,8 +300,11 @@ class RiskService:
         return verdict
 
     def not_ready(self) -> list[str]:
+        """An instance that stands by is ready: to take over. What it has in memory may be from before the account."""
         if not self.store.loaded:
             return ["the risk state is not loaded"]
+        if self.lease.elsewhere:
+            return []
         state = self.store.state
         reasons = [] if state.account else ["no account state from the venue yet"]
         if state.lost_before and self.store.config.trading_state is TradingState.HALTED:

@@ -19,7 +19,6 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 
 from quantum_common import QuantumError, __version__
 from quantum_common.bus.port import Bus, BusUnavailable
@@ -27,7 +26,7 @@ from quantum_common.bus.server_check import check_server
 from quantum_common.service import logs
 from quantum_common.service.definition import Loop, Progress, Service
 from quantum_common.service.http import bad_request, kit_router
-from quantum_common.service.settings import check_names
+from quantum_common.service.settings import check_names, validated
 from quantum_common.service.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ def run(make: Callable[[], Service]) -> None:
     name, problems = "service", []
     try:
         check_names()
-        service = _made(make)
+        service = validated(make)
         name = service.settings.service
         logs.configure(service.settings)
         uvloop.run(serve(service))
@@ -69,24 +68,6 @@ def run(make: Callable[[], Service]) -> None:
         problems = [str(error) for error in _leaves(group)]
     if problems:
         sys.exit("\n".join(f"{name} stopped: {problem}" for problem in problems))
-
-
-class WrongSettings(QuantumError):
-    """Settings that do not validate; names each variable and what it must be."""
-
-
-def _made(make: Callable[[], Service]) -> Service:
-    try:
-        return make()
-    except ValidationError as error:
-        # The value itself is left out: it may be a secret.
-        rows = [f"{_variable(row['loc'])}: {row['msg']}" for row in error.errors()]
-        raise WrongSettings("; ".join(rows)) from error
-
-
-def _variable(loc: tuple[int | str, ...]) -> str:
-    name = str(loc[0]) if loc else "settings"
-    return name if name.isupper() else f"QT_{name.upper()}"
 
 
 async def serve(service: Service, stop: Stop | None = None) -> None:

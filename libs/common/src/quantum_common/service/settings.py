@@ -7,12 +7,12 @@ declares stops start-up (F13: a mistyped limit must not be ignored).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -28,10 +28,15 @@ from quantum_common.domain import SERVICE_PORTS, TIMEFRAME_MS
 from quantum_common.service.names import FLEET_NAMES, TOOLKIT_NAMES
 
 Source = PydanticBaseSettingsSource
+Made = TypeVar("Made")
 
 
 class UnknownSetting(QuantumError):
     """A QT_ variable that no service declares."""
+
+
+class WrongSettings(QuantumError):
+    """Settings that do not validate; names each variable and what it must be."""
 
 
 class FleetSettings(BaseSettings):
@@ -145,3 +150,17 @@ def check_names(environment: Iterable[str] | None = None) -> None:
     unknown = sorted(name for name in ours if name not in FLEET_NAMES)
     if unknown:
         raise UnknownSetting(f"unknown setting {', '.join(unknown)}: see docs/reference/settings.md for the names")
+
+
+def validated(make: Callable[[], Made]) -> Made:
+    """Make settings, or what is built from them. Raises WrongSettings without the values: one may be a secret."""
+    try:
+        return make()
+    except ValidationError as error:
+        rows = [f"{_variable(row['loc'])}: {row['msg']}" for row in error.errors()]
+        raise WrongSettings("; ".join(rows)) from error
+
+
+def _variable(loc: tuple[int | str, ...]) -> str:
+    name = str(loc[0]) if loc else "settings"
+    return name if name.isupper() else f"QT_{name.upper()}"
