@@ -6,8 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ALLOWED_AT_ROOT = {
     ".ci", ".gitignore", ".importlinter", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
-    "SECURITY.md", "benchmarks", "cli", "constraints.txt", "docs", "libs", "pyproject.toml", "requirements-dev.txt",
-    "services", "tests",
+    "SECURITY.md", "benchmarks", "cli", "constraints.txt", "docs", "libs", "ops", "pyproject.toml",
+    "requirements-dev.txt", "services", "tests",
 }  # fmt: skip
 AGENTS = ("xgb-agent", "lgbm-agent", "patchtst-agent", "nhits-agent")
 

@@ -1,16 +1,13 @@
 """Metrics are declared in one module per service, by names that can be found, with labels that are bounded."""
 
 import re
-from pathlib import Path
 
+from e2e.metrics import ROOT, declared
 from executor_svc.core.guards import REASONS as REFUSALS
 from governer_svc.checks import REASONS as VERDICTS
 from quantum_common.features.hygiene import REASONS as BAD_BARS
 from quantum_common.features.hygiene import Bar, refusal
 
-ROOT = Path(__file__).parents[2]
-SOURCES = sorted(path for folder in ("libs", "services", "cli") for path in (ROOT / folder).glob("**/src/**/*.py"))
-DECLARATION = re.compile(r"\b(?:Counter|Gauge|Histogram|Summary)\(\s*\"(\w+)\"")
 CODE = re.compile(r"\"([A-Z]+(?:_[A-Z]+)+)\"")
 UNITS = ("_total", "_seconds", "_usd", "_ratio", "_fraction", "_bytes")
 COUNTS_AND_FLAGS = {
@@ -29,10 +26,6 @@ COUNTS_AND_FLAGS = {
     "quantum_trainer_live_log_loss_prior", "quantum_trainer_running",
 }  # fmt: skip
 """Metrics that have no unit."""
-
-
-def declared() -> dict[str, Path]:
-    return {name: path for path in SOURCES for name in DECLARATION.findall(path.read_text())}
 
 
 def test_every_metric_is_declared_in_a_metrics_module_under_a_name_of_ours() -> None:
