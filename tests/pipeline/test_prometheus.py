@@ -4,6 +4,7 @@ How each rule behaves in time is tested by promtool: ops/prometheus/alerts.test.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
+from e2e.expressions import OPS
 from e2e.local_prometheus import MISSING, is_installed, running_prometheus
-from e2e.prometheus_check import check_within, firing
+from e2e.prometheus_check import Finding, check, check_within, firing
 from quantum_cli.fleet import FLEET, VENUE
 from quantum_common.domain import SERVICE_PORTS
 
@@ -77,6 +79,17 @@ def stop_trading(state_dir: Path, active: bool) -> None:
     ).raise_for_status()
 
 
+def with_a_panel_without_data(folder: Path) -> Path:
+    """Our rules and dashboards, with one panel that asks for what is not there."""
+    ops = folder / "ops"
+    shutil.copytree(OPS, ops)
+    fleet = ops / "grafana/dashboards/fleet.json"
+    text = fleet.read_text()
+    assert "sum(quantum:service_live)" in text
+    fleet.write_text(text.replace("sum(quantum:service_live)", "sum(quantum_nobody_tells)", 1))
+    return ops
+
+
 def test_everything_that_rules_and_panels_ask_for_is_there_and_an_alert_fires(market: Run, tmp_path: Path) -> None:
     with running_fleet(market, tmp_path / "state"), running_prometheus(tmp_path, SERVICES, PORT_OFFSET) as url:
         report = check_within(url, 60)
@@ -84,6 +97,9 @@ def test_everything_that_rules_and_panels_ask_for_is_there_and_an_alert_fires(ma
         assert report.firing == ()
         assert report.targets == len(SERVICES) + 1  # Prometheus itself is one
         assert report.expressions > 100
+        assert check(url, with_a_panel_without_data(tmp_path)).findings == (
+            Finding("fleet.json: Services live A", "no data: sum(quantum_nobody_tells)"),
+        )
         stop_trading(tmp_path / "state", active=True)
         wait_until(lambda: firing(url) == ("TradingStopNear",), within_s=30)
         stop_trading(tmp_path / "state", active=False)
