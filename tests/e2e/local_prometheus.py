@@ -1,19 +1,27 @@
-"""A real Prometheus over a fleet on this machine, with the rules of `ops/`; only where it scrapes is another."""
+"""A real Prometheus over a fleet on this machine, with the rules of `ops/`; only where it scrapes is another.
+
+By hand, beside `quantum up`: `python -m e2e.local_prometheus [PORT_OFFSET]`, until Ctrl-C.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import yaml
 
 from e2e.expressions import OPS
+from quantum_cli.fleet import FLEET, VENUE
 from quantum_common.testing import free_port
 
 MISSING = "prometheus is not on PATH (Debian: apt-get install prometheus)"
@@ -60,6 +68,18 @@ def running_prometheus(folder: Path, services: Collection[str], port_offset: int
             process.wait(timeout=20)
 
 
+def main() -> None:
+    services = {member.name for member in (VENUE, *FLEET)}
+    offset = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        TemporaryDirectory() as folder,
+        running_prometheus(Path(folder), services, offset) as url,
+    ):
+        print(f"{url}/alerts, until Ctrl-C", flush=True)
+        signal.pause()
+
+
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -72,3 +92,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
             pass
         time.sleep(0.1)
     raise RuntimeError("prometheus was not ready within 20 s")
+
+
+if __name__ == "__main__":
+    main()
