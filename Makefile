@@ -71,6 +71,7 @@ cluster: install
 
 docs: install
 	$(BIN)/python docs/reference/generate.py
+	$(BIN)/python docs/reference/generate_metrics.py
 
 clean:
 	rm -rf $(VENV) .venv-bench .venv-k8s state

@@ -43,13 +43,14 @@ def test_the_list_of_settings_is_what_the_services_declare() -> None:
     assert {name for name in declared if name.startswith("QT_")} | NOT_SERVICES == FLEET_NAMES
 
 
-def test_the_settings_page_is_what_the_services_declare() -> None:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/reference/generate.py")
+@pytest.mark.parametrize(("page", "generator"), [("settings", "generate"), ("metrics", "generate_metrics")])
+def test_a_generated_page_is_what_the_services_declare(page: str, generator: str) -> None:
+    spec = importlib.util.spec_from_file_location(generator, ROOT / f"docs/reference/{generator}.py")
     assert spec
     assert spec.loader
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
-    assert (ROOT / "docs/reference/settings.md").read_text() == page.render(), "run `make docs`"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / f"docs/reference/{page}.md").read_text() == module.render(), "run `make docs`"
 
 
 def test_f13_a_mistyped_setting_stops_start_up_and_is_named() -> None:

@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from feature_svc.app import FeatureApp, build
 from feature_svc.errors import UnknownSymbol, VenueUnavailable
@@ -299,6 +300,26 @@ async def test_f32_a_stale_symbol_is_not_published_and_readiness_says_so() -> No
         await looker.look(clock.now_ms(), wait_for_all=False)
     assert app.not_ready() == [f"stale: B, newest bar opened at {FIRST * MINUTE}"]
     assert [pair for pair in await bars_published(bus) if pair[0] == "B"] == [("B", FIRST)]
+
+
+async def test_the_age_of_data_is_told_as_of_the_scrape_also_while_nobody_looks() -> None:
+    bus, venue = MemoryBus(), market("A")
+    configuration, clock = settings(symbols=("A",)), MarketClock("replay")
+    looker = Looker(configuration, bus, venue)
+    FeatureApp(configuration, looker, clock).show()
+
+    def told() -> tuple[float | None, float | None]:
+        age = REGISTRY.get_sample_value("quantum_data_age_seconds", {"symbol": "A"})
+        return age, REGISTRY.get_sample_value("quantum_stale_symbols")
+
+    assert told()[1] == 0  # the market clock is not set
+    await look_at(looker, venue, FIRST)
+    clock.advance((FIRST + 1) * MINUTE)
+    assert told() == (0, 0)
+    clock.advance((FIRST + 3) * MINUTE)
+    assert told() == (120, 0)
+    clock.advance((FIRST + 3) * MINUTE + 1)
+    assert told() == (120.001, 1)
 
 
 async def test_f32_bars_that_arrive_long_after_their_time_are_taken_in_but_not_published() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from exchange_sim import metrics
 from exchange_sim.api.admin import admin_router, status_of
 from exchange_sim.api.routes import WallClock, venue_router
 from exchange_sim.settings import SimSettings
@@ -15,6 +16,7 @@ from quantum_common.service.clock import wall_ms
 def build(settings: SimSettings, wall_clock: WallClock = wall_ms) -> Service:
     """Candles read, account opened, routes made; signatures are checked against `wall_clock` (UTC ms)."""
     venue = open_venue(settings)
+    metrics.show(venue)
 
     async def close() -> None:
         venue.close()

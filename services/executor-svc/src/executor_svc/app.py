@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from executor_svc import metrics
 from executor_svc.adapters.port import VenuePort
 from executor_svc.adapters.venue import CcxtVenue, make_exchange
 from executor_svc.api import router
@@ -16,6 +17,7 @@ from quantum_common.service import Control, MarketClock, Service, Stop
 def build(settings: ExecutorSettings, bus: Bus | None = None, venue: VenuePort | None = None) -> Service:
     """Raises RefusesToTrade when the mode settings do not agree."""
     settings.check_mode()
+    metrics.begin()
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
     venue = venue or CcxtVenue(make_exchange(settings))
     clock = MarketClock(settings.clock)

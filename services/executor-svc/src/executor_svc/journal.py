@@ -44,6 +44,7 @@ class Journal:
         self._unsent.clear()
         self.loaded_wall_ms = wall_ms()
         self._version = state.version
+        metrics.show(self.book)
 
     def forget(self) -> None:
         """What is in memory may be old: it is read again before anything else."""
@@ -93,8 +94,8 @@ class Journal:
             raise Superseded(f"commit answered {status}: the book is read again", lost=status is Status.LOST)
         new = {key for key, order in book.orders.items() if order.state is OrderState.SUBMITTING}
         self._unsent |= new - set(self.book.orders)
-        self.book, self._version = book, self._version + 1
-        metrics.count(book, drafts)
+        before, self.book, self._version = self.book, book, self._version + 1
+        metrics.count(before, book, drafts)
 
     async def _acknowledge(self, inputs: Sequence[Entry]) -> None:
         streams = {entry.stream for entry in inputs}  # a bar's features may come from several partitions

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from feature_svc import metrics
 from feature_svc.adapters.ccxt_source import CcxtSource, make_exchange
+from feature_svc.core import Rules
+from feature_svc.feed import Feed
 from feature_svc.look import Looker, Outcome
 from feature_svc.settings import Settings
 from feature_svc.source import CandleSource
@@ -114,6 +118,19 @@ class FeatureApp:
                 reasons.append(f"warming up: {feed.symbol} lacks {missing} bars")
         return reasons
 
+    def show(self) -> None:
+        """Have ages told as of the moment somebody asks: between two looks data grows old, too."""
+        metrics.begin(self._looker.feeds)
+        rules, clock = self._looker.rules, self._clock
+        for symbol, feed in self._looker.feeds.items():
+            metrics.DATA_AGE_SECONDS.labels(symbol).set_function(partial(_age_s, feed, rules, clock))
+        metrics.STALE_SYMBOLS.set_function(self._stale_symbols)
+
+    def _stale_symbols(self) -> int:
+        now_ms = self._clock.now_ms()  # 0: a replay's clock has not been set
+        feeds = self._looker.feeds.values()
+        return sum(feed.is_stale(now_ms, self._looker.rules) for feed in feeds) if now_ms else 0
+
     def info(self) -> dict[str, Any]:
         return {
             "works": self._looker.lease.held,
@@ -122,12 +139,17 @@ class FeatureApp:
         }
 
 
+def _age_s(feed: Feed, rules: Rules, clock: MarketClock) -> float:
+    return feed.age_s(clock.now_ms(), rules)
+
+
 def build(settings: Settings, bus: Bus | None = None, source: CandleSource | None = None) -> Service:
     """Wire the service; nothing is connected yet."""
     bus = bus or RedisBus.connect(settings.redis_url.get_secret_value())
     source = source or CcxtSource(make_exchange(settings), settings.timeframe)
     clock = MarketClock(settings.clock)
     app = FeatureApp(settings, Looker(settings, bus, source), clock)
+    app.show()
     loops: dict[str, Loop] = {"bars": app.run}
     if clock.is_replay:
         loops["control"] = Control(bus, clock, app.on_look).run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -75,8 +76,14 @@ class Feed:
 
     def note_age(self, newest_ts: int | None, now_ms: int, rules: Rules) -> None:
         self.stale = is_stale(newest_ts, rules.bar_ms, now_ms)
-        if newest_ts is not None:
-            metrics.DATA_AGE_SECONDS.labels(self.symbol).set((now_ms - newest_ts - rules.bar_ms) / 1000)
+
+    def age_s(self, now_ms: int, rules: Rules) -> float:
+        """Since the newest used bar closed; NaN without one."""
+        return math.nan if self.state.last_ts is None else (now_ms - self.state.last_ts - rules.bar_ms) / 1000
+
+    def is_stale(self, now_ms: int, rules: Rules) -> bool:
+        """As of now, not of the last look."""
+        return is_stale(self.state.last_ts, rules.bar_ms, now_ms)
 
     def refuse(self, refused: Refused, rules: Rules) -> None:
         """Set a bar aside; one that the venue would send again and again only once."""

@@ -73,8 +73,6 @@ class Looker:
         except BusUnavailable:
             self.forget()
             raise
-        finally:
-            metrics.STALE_SYMBOLS.set(sum(feed.stale for feed in self.feeds.values()))
         return Outcome.AGAIN if failed else Outcome.LATE if late else Outcome.DONE
 
     async def report(self, now_ms: int) -> None:

@@ -93,6 +93,7 @@ class RiskService:
         """Forget what is held, since the bus hands it out again; read the state that someone else may have moved."""
         self._gate = self._empty_gate()
         await self.store.reload()
+        self._show()
 
     def _empty_gate(self) -> BarGate:
         return BarGate(None if self._replay else Deadlines())
@@ -106,6 +107,7 @@ class RiskService:
         """An operator changed limits, maybe through another instance."""
         if look.subject == "config":
             await self.store.reload()
+            self._show()
 
     async def _load(self, stop: Stop, beat: Callable[[], None]) -> None:
         """Before the first entry, so that a state nobody can use ends the process with its reason."""
@@ -312,14 +314,7 @@ class RiskService:
         return reasons
 
     def _show(self) -> None:
-        state, config = self.store.state, self.store.config
-        metrics.EXPOSURE.set(float(state.exposure_usd))
-        metrics.DRAWDOWN.set(float(state.drawdown))
-        metrics.DAILY_TRADES.set(state.daily_trades)
-        metrics.EMERGENCY_STOP.set(config.emergency_stop)
-        if state.account:
-            metrics.BALANCE.set(float(state.account.wallet_balance))
-            metrics.EQUITY.set(float(state.account.equity))
+        metrics.show(self.store.state, self.store.config)
 
 
 def build(settings: Settings, bus: Bus | None = None) -> Service:

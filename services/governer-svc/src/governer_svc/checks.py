@@ -46,6 +46,14 @@ class Refusal(NamedTuple):
     detail: str
 
 
+REASONS: tuple[str, ...] = (
+    "APPROVED", "HOLD_SIGNAL", "INVALID_SIGNAL", "NO_EQUITY", "STALE_SIGNAL", "LOW_CONFIDENCE", "EMERGENCY_STOP_ACTIVE",
+    "TRADING_HALTED", "TRADING_REDUCING", "MAX_DRAWDOWN_EXCEEDED", "DAILY_TRADE_LIMIT_REACHED",
+    "DAILY_LOSS_LIMIT_REACHED", "MAX_EXPOSURE_EXCEEDED", "COOLDOWN_ACTIVE", "POSITION_OPEN", "SHORT_NOT_ALLOWED",
+    "NEGATIVE_KELLY", "OPERATOR_FLATTEN",
+)  # fmt: skip
+"""Every code that a verdict may carry: labels of metrics."""
+
 Check = Callable[[Signal, Facts], Refusal | None]
 
 

@@ -209,7 +209,7 @@ class MetaApp:
         metrics.TRIGGERS.labels(each.due.trigger).inc()
         metrics.REPEATS.inc(len(each.due.bar.repeats))
         if each.outcome.use_meta:
-            metrics.OVERRIDES.inc()
+            metrics.OVERRIDES.labels(each.outcome.reason).inc()
         if (features := each.due.bar.features) is not None:
             metrics.JOIN_SECONDS.observe(max(0, wall_ms() - features.event.produced_at_ms) / 1000)
 
@@ -221,6 +221,7 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
     slot = MetaSlot(settings.model_dir, settings.policy, settings.timeframe)
     watch, weights, clock = OverrideWatch(), WeightWatch(settings.weights), MarketClock(settings.clock)
     apps = [MetaApp(settings, bus, slot, watch, weights, partition) for partition in range(settings.partitions)]
+    metrics.begin()
     metrics.MODEL_AGE_SECONDS.set_function(lambda: _age_s(slot, clock))
     for agent in settings.weights:
         metrics.EFFECTIVE_WEIGHT.labels(agent).set_function(partial(_share, weights, agent))

@@ -1,9 +1,18 @@
 """Metrics of meta-svc. `reason` and `outcome` are the counters of `statistics.py`, so their number is fixed."""
 
+from typing import get_args
+
 from prometheus_client import Counter, Gauge, Histogram
 
+from meta_svc.join import Placed
+from meta_svc.statistics import COUNTERS
+from quantum_common.contracts.decisions import Trigger
+from quantum_common.domain.signal import Action
+
 DECISIONS = Counter("quantum_meta_decisions_total", "Decisions made, by the rule that decided", ["reason"])
-OVERRIDES = Counter("quantum_meta_overrides_total", "Decisions in which the meta model overrode the base ensemble")
+OVERRIDES = Counter(
+    "quantum_meta_overrides_total", "Decisions in which the meta model overrode the base ensemble", ["reason"]
+)
 TRIGGERS = Counter("quantum_meta_triggers_total", "Decisions made, by what made the bar due", ["trigger"])
 REPEATS = Counter("quantum_meta_repeated_inputs_total", "Second votes of an agent on a bar, without an effect")
 SET_ASIDE = Counter("quantum_meta_set_aside_total", "Entries acknowledged without an effect", ["why"])
@@ -24,3 +33,16 @@ EFFECTIVE_WEIGHT = Gauge(
     ["agent"],
 )
 MODELS_REFUSED = Counter("quantum_meta_models_refused_total", "Models that failed validation", ["reason"])
+
+
+def begin() -> None:
+    """Show the counters at 0: the first event would be no increase of a counter that was not there."""
+    for reason in COUNTERS:
+        DECISIONS.labels(reason)
+    for action in Action:
+        OVERRIDES.labels(f"meta_override_{action.lower()}")
+    for trigger in get_args(Trigger):
+        TRIGGERS.labels(trigger)
+    for placed in Placed:
+        if placed is not Placed.HELD:
+            SET_ASIDE.labels(placed)

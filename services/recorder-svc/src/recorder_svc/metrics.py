@@ -1,8 +1,11 @@
 """Metrics of the recorder. Labels are bounded: streams, groups and partitions come from the registry."""
 
+import math
+
 from prometheus_client import Counter, Gauge, Histogram
 
-from quantum_common.contracts.streams import PARTITIONED, StreamSpec
+from quantum_common.contracts.streams import PARTITIONED, REGISTRY, StreamSpec
+from recorder_svc.streams import DISK_LIMIT, MEMORY_LIMIT, Kind, Storage
 
 ENTRIES_RECORDED = Counter("quantum_recorder_entries_recorded_total", "Entries archived and acknowledged", ["stream"])
 WRITE_SECONDS = Histogram(
@@ -33,9 +36,30 @@ GROUP_LAST_DELIVERY_AGE = Gauge(
     "quantum_recorder_group_last_delivery_age_seconds", "Time since a group was given an entry; NaN: never", _GROUP
 )
 ALARMS = Gauge("quantum_recorder_alarms", "Alarms that are on", ["kind"])
+STORAGE_USED = Gauge(
+    "quantum_recorder_storage_used_ratio",
+    "Share in use of the server's maxmemory and of the state folder's disk; NaN: no limit, or not told",
+    ["store"],
+)
+STORAGE_LIMIT = Gauge("quantum_recorder_storage_limit_ratio", "Share above which it is an alarm", ["store"])
 WATCHED_AT = Gauge("quantum_recorder_watched_timestamp_seconds", "When the streams were last looked at")
 
 
 def stream_labels(spec: StreamSpec, stream: str) -> tuple[str, str]:
     """Partition and stream."""
     return (stream.partition(":")[0].strip("{}") if spec in PARTITIONED else "", spec.name)
+
+
+def show_storage(storage: Storage) -> None:
+    for store, used in (("memory", storage.memory), ("disk", storage.disk)):
+        STORAGE_USED.labels(store).set(math.nan if used is None else used)
+
+
+# The first event would be no increase of a counter that was not there.
+for _spec in REGISTRY:
+    for _counter in (ENTRIES_TRIMMED, LETTERS_ARCHIVED, *([ENTRIES_RECORDED] if _spec.consumers else [])):
+        _counter.labels(_spec.name)
+for _kind in Kind:
+    ALARMS.labels(_kind).set(0)
+for _store, _limit in (("memory", MEMORY_LIMIT), ("disk", DISK_LIMIT)):
+    STORAGE_LIMIT.labels(_store).set(_limit)

@@ -58,6 +58,7 @@ class Watch:
         _tell_changes(self._last.alarms, judged.alarms, now_ms)
         self._last, self._looked_ms, self._problem = judged, now_ms, None
         self._show(seen)
+        metrics.show_storage(storage)
 
     async def _seen(self) -> list[Seen]:
         names = [stream for stream, _ in self._streams]

@@ -2,6 +2,10 @@
 
 from prometheus_client import Counter, Gauge
 
+from quantum_common.domain import AGENTS
+from trainer_svc.core import Reason
+from trainer_svc.release_watch import Outcome, ReturnReason
+
 OUTCOMES = ("released", "shadow", "kept", "undecided", "failed", "cancelled", "out_of_memory_budget", "crashed")
 """Of a training; anything else it says counts as `other`."""
 
@@ -27,3 +31,14 @@ CANNOT_RETURN = Gauge(
 )
 SHADOW_ENDS = Counter("quantum_trainer_shadow_ends_total", "Shadow periods that ended", ["agent", "outcome"])
 ENTRIES_SKIPPED = Counter("quantum_trainer_entries_skipped_total", "Entries that are no events of the fleet")
+
+
+for _agent in AGENTS:  # the first event would be no increase of a counter that was not there
+    CANNOT_RETURN.labels(_agent).set(0)
+    for _why in ReturnReason:
+        RETURNS.labels(_agent, _why)
+    for _end in Outcome:
+        SHADOW_ENDS.labels(_agent, _end)
+for _cause in Reason:
+    for _outcome in (*OUTCOMES, "other"):
+        TRAININGS.labels(_cause, _outcome)

@@ -159,6 +159,7 @@ def build(
         await run_consumer(consumer, agent.handle, stopping=lambda: stop.requested, beat=beat)
 
     clock = MarketClock(settings.clock)
+    metrics.begin(spec.agent)
     metrics.MODEL_AGE_SECONDS.labels(spec.agent).set_function(lambda: _age_s(slot, clock))
     metrics.EFFECTIVE_WEIGHT.labels(spec.agent).set_function(lambda: agent.predicting.effective_weight)
     metrics.OUTPUT_RANGE.labels(spec.agent).set_function(lambda: agent.predicting.output_range)

@@ -1,6 +1,11 @@
 """Metrics of the base agents."""
 
+from typing import get_args
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from quantum_common.contracts.predictions import AbstainReason
+from quantum_common.domain.signal import CLASS_ORDER
 
 PREDICTIONS = Counter("quantum_agent_predictions_total", "Votes by action", ["agent", "action"])
 ABSTENTIONS = Counter("quantum_agent_abstentions_total", "Abstentions by reason", ["agent", "reason"])
@@ -42,3 +47,14 @@ SHADOW_INFO = Gauge(
     "1 for the version that predicts beside the served one",
     ["agent", "version", "quality"],
 )
+
+
+def begin(agent: str) -> None:
+    """Show every counter at 0: the first event would be no increase of a counter that was not there."""
+    for action in CLASS_ORDER:
+        PREDICTIONS.labels(agent, action.value)
+        SHADOW_PREDICTIONS.labels(agent, action.value)
+    for reason in get_args(AbstainReason):
+        ABSTENTIONS.labels(agent, reason)
+    CONFIDENCE.labels(agent)
+    INFERENCE_SECONDS.labels(agent)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from quantum_common.bus.lease import RENEW_EVERY_S, Lease
-from quantum_common.bus.metrics import BATCH_FAILURES, COMMITS_REFUSED, DEAD_LETTERS, ENTRIES_READ
+from quantum_common.bus.metrics import BATCH_FAILURES, COMMITS_REFUSED, DEAD_LETTERS, ENTRIES_READ, begin_group, name_of
 from quantum_common.bus.port import Bus, BusUnavailable, Entry, Output, Status, Unit, tag_of
 from quantum_common.contracts.envelope import BadEvent, Envelope, decode
 from quantum_common.contracts.streams import dead, kinds_of
@@ -75,6 +75,7 @@ class Consumer:
     ) -> None:
         self._bus, self._streams, self._group, self._instance = bus, list(streams), group, instance
         self._batch, self.lease = batch, lease
+        begin_group(group, streams)
         self.problem: str | None = None
         """Why the last turn could not be done by this server; None when it was."""
         self._next_claim = self._next_retirement = 0.0
@@ -183,7 +184,7 @@ class Consumer:
         """Set an entry aside with its reason; the stream goes on."""
         letter = DeadLetter(entry.stream, entry.entry_id, entry.group, attempts, reason, entry.data)
         log.error("dead letter from %s %s: %s", entry.stream, entry.entry_id, reason)
-        DEAD_LETTERS.labels(entry.stream, self._group).inc()
+        DEAD_LETTERS.labels(name_of(entry.stream), self._group).inc()
         await self.commit([Unit(inputs=[entry], outputs=[Output(dead(entry.stream), msgspec.json.encode(letter))])])
 
     async def handle(self, batch: Sequence[Received], handler: Handle) -> None:

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
-from quantum_common.bus.metrics import LEASE_HELD, LEASES_TAKEN
+from quantum_common.bus.metrics import LEASE_HELD, LEASES_TAKEN, partition_of
 from quantum_common.bus.port import Bus, BusUnavailable, Fence, Unit, tag_of
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ class Lease:
         self._until = 0.0
         self._asked = self._ending = False
         self.token = 0
+        self._gauge = LEASE_HELD.labels(partition_of(key))
+        self._taken = LEASES_TAKEN.labels(partition_of(key))
 
     @property
     def elsewhere(self) -> bool:
@@ -55,7 +57,7 @@ class Lease:
         token = await self._bus.lease(self.key, self._owner, self._ttl_ms)
         if token and token != self.token:
             log.info("lease %s taken, token %d", self.key, token)
-            LEASES_TAKEN.labels(self.key).inc()
+            self._taken.inc()
         elif self.token and not token:
             log.warning("lease %s lost to another instance", self.key)
         self.token, self._until, self._asked = token, asked + self._ttl_ms / 1000, True
@@ -84,11 +86,11 @@ class Lease:
         while not self._ending and (self.held or not stopping()):  # a stopping instance takes nothing new
             with contextlib.suppress(BusUnavailable):
                 await self.renew()
-            LEASE_HELD.labels(self.key).set(self.held)  # also while the server does not answer
+            self._gauge.set(self.held)  # also while the server does not answer
             await asyncio.sleep(RENEW_EVERY_S)
 
     async def _give_back(self) -> None:
         self._until = 0.0
-        LEASE_HELD.labels(self.key).set(0)
+        self._gauge.set(0)
         with contextlib.suppress(BusUnavailable):
             await self._bus.lease(self.key, self._owner, 0)

@@ -13,6 +13,15 @@ from typing import NamedTuple
 PRICE_LIMIT = 1e15
 """Prices lie in (1/limit, limit) and volumes below it, so that no ratio, square or sum of ours can overflow."""
 
+_OF_PRICE = ("not_finite", "not_positive", "out_of_range")
+REASONS: tuple[str, ...] = (
+    *(f"{name}_{fault}" for name in ("open", "high", "low", "close") for fault in _OF_PRICE),
+    *("volume_not_finite", "volume_negative", "volume_out_of_range", "high_below_low"),
+    *(f"{name}_{side}" for name in ("open", "close") for side in ("below_low", "above_high")),
+    *("ts_off_grid", "ts_out_of_order", "ts_not_finite"),
+)
+"""Every reason there is."""
+
 
 class Bar(NamedTuple):
     """A closed bar: open time in UTC ms, prices in quote currency, volume in base asset."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ class Progress:
         """Names of loops that have not turned for `stuck_after_s`."""
         now = time.monotonic()
         return [name for name, last in self._last.items() if now - last > self._stuck_after_s]
+
+    def age_s(self, loop: str) -> float:
+        """Seconds since a loop last turned; NaN before it began."""
+        return time.monotonic() - self._last.get(loop, math.nan)
 
 
 def _always_ready() -> list[str]:

@@ -23,9 +23,10 @@ from fastapi.exceptions import RequestValidationError
 from quantum_common import QuantumError, __version__
 from quantum_common.bus.port import Bus, BusUnavailable
 from quantum_common.bus.server_check import check_server
-from quantum_common.service import logs
+from quantum_common.service import logs, metrics
 from quantum_common.service.definition import Loop, Progress, Service
 from quantum_common.service.http import bad_request, kit_router
+from quantum_common.service.lag import EventLoopLag
 from quantum_common.service.settings import check_names, validated
 from quantum_common.service.stop import Stop
 
@@ -88,9 +89,12 @@ async def serve(service: Service, stop: Stop | None = None) -> None:
         )
     )
     listener = _listen(settings.host, settings.listen_port)
+    lag = EventLoopLag()
+    metrics.show(service, lag)
     try:
         async with asyncio.TaskGroup() as tasks:
             web = tasks.create_task(server.serve([listener]), name="http")
+            tasks.create_task(lag.measure(stop), name="event-loop lag")
             checked = tasks.create_task(_server_checked(service, stop), name="server check")
             turning = [
                 tasks.create_task(_turn(name, body, service.progress, stop, checked), name=name)

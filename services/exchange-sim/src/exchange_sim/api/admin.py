@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from exchange_sim import account
+from exchange_sim import account, metrics
 from exchange_sim.api.routes import reply
 from exchange_sim.errors import VenueError
 from exchange_sim.settings import SimSettings
@@ -41,6 +41,7 @@ def admin_router(venue: Venue, settings: SimSettings) -> APIRouter:
         try:
             to_ms = msgspec.json.decode(await request.body(), type=Advance).to_ms
             halted = venue.advance(to_ms)
+            metrics.HALTS.inc(halted)
         except msgspec.DecodeError as error:
             return reply({"code": -1130, "msg": str(error)}, 400)
         except VenueError as error:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from exchange_sim import metrics
 from exchange_sim.api import account, market_data, trade
 from exchange_sim.api.auth import check_signed
 from exchange_sim.errors import VenueError
@@ -121,6 +122,7 @@ def _wrap(
 ) -> Callable[[Request], Awaitable[Response]]:
     known_key = settings.sim_api_key.get_secret_value()
     secret = settings.sim_api_secret.get_secret_value()
+    latency = metrics.REQUEST_SECONDS.labels(endpoint.method, endpoint.path)
 
     async def handle(request: Request) -> Response:
         payload: str = request.scope["query_string"].decode()
@@ -130,11 +132,13 @@ def _wrap(
         now_ms = wall_ms()
         headers = usage.headers(endpoint, now_ms)
         try:
-            if endpoint.signed:
-                api_key = request.headers.get("x-mbx-apikey")
-                check_signed(api_key, payload, params, known_key=known_key, secret=secret, wall_ms=now_ms)
-            return reply(endpoint.handler(venue, params), headers=headers)
+            with latency.time():
+                if endpoint.signed:
+                    api_key = request.headers.get("x-mbx-apikey")
+                    check_signed(api_key, payload, params, known_key=known_key, secret=secret, wall_ms=now_ms)
+                return reply(endpoint.handler(venue, params), headers=headers)
         except VenueError as error:
+            metrics.REFUSALS.labels(str(error.code)).inc()
             return reply({"code": error.code, "msg": error.message}, error.http_status, headers)
 
     return handle

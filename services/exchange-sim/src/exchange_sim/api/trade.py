@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from exchange_sim import trading
+from exchange_sim import metrics, trading
 from exchange_sim.account import round_8
 from exchange_sim.errors import VenueError
 from exchange_sim.orders import AlgoOrder, Order, Trade
@@ -19,7 +19,9 @@ ALL_CANCELED = {"code": 200, "msg": "The operation of cancel all open order is d
 
 
 def create_order(venue: Venue, params: Params) -> dict[str, Any]:
-    return order_view(venue.place_order(params))
+    order = venue.place_order(params)
+    metrics.ORDERS.labels(metrics.ORDER).inc()
+    return order_view(order)
 
 
 def get_order(venue: Venue, params: Params) -> dict[str, Any]:
@@ -48,7 +50,9 @@ def cancel_all(venue: Venue, params: Params) -> dict[str, Any]:
 
 
 def create_algo(venue: Venue, params: Params) -> dict[str, Any]:
-    return algo_view(venue.place_algo(params))
+    order = venue.place_algo(params)
+    metrics.ORDERS.labels(metrics.ALGO).inc()
+    return algo_view(order)
 
 
 def get_algo(venue: Venue, params: Params) -> dict[str, Any]:

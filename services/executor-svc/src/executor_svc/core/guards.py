@@ -13,6 +13,14 @@ from quantum_common.domain.signal import OrderSide, Role
 MAX_TRIGGER_DISTANCE = Decimal("0.5")
 """Fraction of the entry price. A larger distance is a price taken for a fraction (F12)."""
 
+DRIFTS = ("POSITION_DRIFTED", "WALLET_DRIFTED", "FOREIGN_ORDERS")
+REASONS = (
+    *DRIFTS, "NO_POSITION", "QUANTITY_GRID", "INTENT_MISMATCH", "POSITION_OPEN", "EXPIRED", "KILL_SWITCH",
+    "TRADING_STATE_UNKNOWN", "ACCOUNT_NOT_TRUSTED", "MIN_QUANTITY", "MIN_NOTIONAL", "NO_PRICE", "UNKNOWN_SYMBOL",
+    "QUANTITY_EXCEEDS_POSITION", "SECOND_STOP", "TRIGGER_MISSING", "TRIGGER_GRID", "TRIGGER_SIDE", "TRIGGER_DISTANCE",
+)  # fmt: skip
+"""Every code of our own with which an order is refused: labels of metrics. Other codes are the venue's."""
+
 STOPPED = frozenset({"REDUCING", "HALTED"})
 
 
