@@ -14,6 +14,7 @@ from quantum_cli.deploy_command import deploy
 from quantum_cli.fleet import check_ports_free
 from quantum_cli.fleet_commands import redeploy
 from quantum_cli.models_commands import models_app
+from quantum_cli.monitor_commands import monitor, validate
 from quantum_cli.options import (
     DEFAULT_SYMBOLS,
     Data,
@@ -36,6 +37,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command()(redeploy)
 app.command()(train)
 app.command()(deploy)
+app.command()(monitor)
+app.command()(validate)
 app.add_typer(dead_app, name="dead")
 app.add_typer(models_app, name="models")
 

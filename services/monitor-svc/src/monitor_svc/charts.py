@@ -96,7 +96,7 @@ def price_chart(prices: Prices) -> PriceChart | None:
             if row.bar_ts_ms in by_time
         ],
         fills=[FillPoint(across.at(fill.market_ts_ms), up.at(float(fill.price)), fill) for fill in prices.fills],
-        y_ticks=[Tick(up.at(value), label) for value, label in round_values(low, high, 5)],
+        y_ticks=[Tick(up.at(value), label) for value, label in round_values(low, high, 6)],
         x_ticks=time_ticks(across),
     )
 
