@@ -12,8 +12,6 @@ from typing import Annotated
 import httpx
 import msgspec
 import typer
-from rich.live import Live
-from rich.text import Text
 
 from quantum_cli.errors import RunFailed, UsageError
 from quantum_cli.fleet import ACCOUNT
@@ -106,16 +104,15 @@ def rendered(data: bytes) -> str:
 def redraw(url: str) -> None:
     """The text dashboard in place until Ctrl-C; it stays while monitor-svc is away, with the reason below."""
     try:
-        shown = rendered(ask(url))
-        with Live(Text(shown), console=console, auto_refresh=False, screen=console.is_terminal) as live:
-            while True:
-                time.sleep(REFRESH_S)
-                problem = ""
-                try:
-                    shown = rendered(ask(url))
-                except RunFailed as error:
-                    problem = f"\n\nOLD: {error}"
-                live.update(Text(shown + problem), refresh=True)
+        shown, problem = rendered(ask(url)), ""
+        while True:
+            console.clear()  # nothing where the output is no terminal: there one screen follows the other
+            print(shown + problem, flush=True)
+            time.sleep(REFRESH_S)
+            try:
+                shown, problem = rendered(ask(url)), ""
+            except RunFailed as error:
+                problem = f"\n\nOLD: {error}"
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
