@@ -138,7 +138,7 @@ def equity_chart(points: Sequence[EquityPoint]) -> LineChart | None:
     return LineChart(
         line=line,
         area=f"0,100 {line} 100,100",
-        y_ticks=[Tick(up.at(value), label) for value, label in round_values(low, high, 4)],
+        y_ticks=[Tick(up.at(value), label) for value, label in round_values(low, high, 6)],
         x_ticks=time_ticks(across),
     )
 
