@@ -173,7 +173,7 @@ async def test_a_stream_that_cannot_be_read_makes_its_tiles_stale_after_15_s_and
     scene.facts.read.bad("bus unavailable: refused")
     for age_s, stale in ((15, False), (16, True)):
         seen = view(scene.facts, PLACE, NOW + age_s * 1_000)
-        assert seen.activity.source == Source("predictions stream", 60.0 + age_s, stale, "bus unavailable: refused")
+        assert seen.variety.source == Source("decisions stream", 60.0 + age_s, stale, "bus unavailable: refused")
         assert seen.variety.total == 1
 
 

@@ -34,7 +34,7 @@ def window(market: Market) -> Window:
 
 def activity(facts: Facts, now_ms: int, live: bool) -> Activity:
     return Activity(
-        source=stream_source(facts, PREDICTIONS, now_ms, live=live),
+        source=stream_source(facts, PREDICTIONS, now_ms, live=live, also="decisions stream, /health/live"),
         agents=tuple(agent_row(facts, service, now_ms) for service in SHOWN),
     )
 

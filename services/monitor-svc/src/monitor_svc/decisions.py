@@ -40,7 +40,7 @@ def prices(facts: Facts, now_ms: int, live: bool, symbol: str | None) -> Prices:
     bars = market.bars.get(shown or "", ())
     first_ms = bars[0].ts_ms if bars else 0
     return Prices(
-        source=stream_source(facts, FEATURES, now_ms, live=live),
+        source=stream_source(facts, FEATURES, now_ms, live=live, also="decisions and executions streams"),
         symbol=shown,
         symbols=symbols,
         bar_ms=timeframe_ms(market.timeframe),
@@ -60,7 +60,7 @@ def decisions(facts: Facts, now_ms: int, live: bool, decision_id: str | None) ->
     newest = sorted(market.decisions.values(), key=lambda event: (-event.bar_ts_ms, event.symbol))
     chosen = market.decisions.get(decision_id) if decision_id else (newest[0] if newest else None)
     return Decisions(
-        source=stream_source(facts, DECISIONS, now_ms, live=live),
+        source=stream_source(facts, DECISIONS, now_ms, live=live, also="allocations stream"),
         newest=tuple(row_of(market, event) for event in newest[:NEWEST_LISTED]),
         explained=explain(market, chosen, now_ms) if chosen else None,
         problem="" if chosen or not decision_id else "this decision is not among the newest any more",

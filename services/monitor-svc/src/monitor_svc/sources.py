@@ -16,16 +16,19 @@ def seconds_since(at_ms: int | None, now_ms: int) -> float | None:
     return None if at_ms is None else max(0.0, (now_ms - at_ms) / 1000)
 
 
-def stream_source(facts: Facts, spec: StreamSpec, now_ms: int, *, live: bool = False) -> Source:
-    """Age of the newest event. Stale while the streams cannot be read; with `live` also when a bar is overdue."""
+def stream_source(facts: Facts, spec: StreamSpec, now_ms: int, *, live: bool = False, also: str = "") -> Source:
+    """Age of the newest event. Stale while the streams cannot be read; with `live` also when a bar is overdue.
+
+    `also` names what else the tile shows; its age is that of `spec`, which all else follows.
+    """
     at_ms = facts.market.newest_at_ms.get(spec.name)
-    age_s, name = seconds_since(at_ms, now_ms), f"{spec.name} stream"
+    age_s, name = seconds_since(at_ms, now_ms), f"{spec.name} stream" + (f", {also}" if also else "")
     if facts.read.problem:
         return Source(name, age_s, _too_old(facts.read.at_ms, now_ms), facts.read.problem)
     if _too_old(facts.read.at_ms, now_ms):
         return Source(name, age_s, True, "the streams were not read")
     if at_ms is None:
-        return Source(name, None, True, f"nothing on the {name} yet")
+        return Source(name, None, True, f"nothing on the {spec.name} stream yet")
     limit_s = 2 * timeframe_ms(facts.market.timeframe) / 1000
     if live and age_s is not None and age_s > limit_s:
         return Source(name, age_s, True, f"nothing new for more than two bars of {facts.market.timeframe}")

@@ -43,7 +43,7 @@ def _models(view: View) -> Check:
     active = sum(row.green for row in base)
     red = "; ".join(f"{row.name}: {row.why}" for row in base if not row.green)
     source = view.activity.source
-    to_do = f"{source.name}: {source.problem}" if source.stale else f"{red} (see quantum status and the agents' logs)"
+    to_do = f"{source.name}: {source.problem}" if source.stale else f"{red} (its log says more)"
     return Check(f"📈 Active Models: {active}/{BASE_AGENTS}", active == BASE_AGENTS and not source.stale, to_do)
 
 
