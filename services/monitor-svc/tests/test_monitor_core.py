@@ -296,3 +296,19 @@ async def test_a_bar_of_another_timeframe_is_none_of_this_fleets() -> None:
     await full_bar(scene.line, BAR)
     scene.reader._timeframe = "15m"
     assert (await scene.view()).window.newest_bar_ms is None
+
+
+async def test_symbols_of_every_partition_are_read() -> None:
+    settings = Settings(partitions=4)
+    line = Line(MemoryBus(), NOW - 60_000, settings.keys)
+    facts = Facts.empty("1h", SERVICE_PORTS)
+    reader = StreamReader(settings, line.bus, facts, lambda: NOW)
+    for symbol in (*settings.symbols, "XRPUSDT"):
+        await full_bar(line, BAR, (symbol,))
+    await reader.turn()
+    await full_bar(line, BAR + HOUR_MS, (*settings.symbols,))
+    await reader.turn()
+    seen = view(facts, PLACE, NOW)
+    assert len({settings.keys.tag(symbol) for symbol in settings.symbols}) > 1
+    assert seen.prices.symbols == tuple(sorted((*settings.symbols, "XRPUSDT")))
+    assert seen.variety.total == 2 * len(settings.symbols) + 1

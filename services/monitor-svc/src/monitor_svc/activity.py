@@ -6,7 +6,7 @@ from collections import Counter
 from statistics import quantiles
 
 from monitor_svc.facts import ABSTAINED, FIVE_MINUTES_MS, Facts, Market, window_bars
-from monitor_svc.sources import seconds_since, stream_source
+from monitor_svc.sources import HEARTBEAT_LIMIT_S, seconds_since, stream_source
 from monitor_svc.view import Activity, AgentRow, Share, Variety, Window
 from quantum_common.contracts.streams import DECISIONS, PREDICTIONS
 from quantum_common.domain.timeframe import timeframe_ms
@@ -20,7 +20,6 @@ SHOWN = {
 }
 """Service → its documented name, in the documented order."""
 ACTIONS = ("BUY", "HOLD", "SELL")
-HEARTBEAT_LIMIT_S = 15.0
 VOTE_GRACE_MS = 5_000
 """A bar so young may still lack its votes; until then the one before it counts."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monitor_svc.documents import Change, RiskLimits, RiskStatus, Stream
 from monitor_svc.facts import Answer, Facts, ServiceFacts
-from monitor_svc.sources import answer_source, seconds_since
+from monitor_svc.sources import HEARTBEAT_LIMIT_S, answer_source, seconds_since
 from monitor_svc.view import (
     GroupState,
     LimitChange,
@@ -23,7 +23,6 @@ from quantum_common.domain.timeframe import decision_ts_ms
 
 RECENT_TRADES = 20
 DAY_S = 86_400.0
-HEARTBEAT_LIMIT_S = 15.0
 BESIDE_THE_LINE = ("trainer-svc", "exchange-sim")
 """Whose absence is no fault: no trainer in most replays, no paper venue where it is real."""
 

@@ -51,12 +51,6 @@ def signed(value: float | Decimal, decimals: int = 2) -> str:
     return f"{value:+,.{decimals}f}".replace("-", "−")
 
 
-def price(value: float | Decimal) -> str:
-    """With about five significant digits."""
-    size = abs(float(value))
-    return f"{value:,.{0 if size >= 10_000 else 2 if size >= 10 else 4}f}"
-
-
 def here(choice: Choice, **changes: str | None) -> str:
     """Address of this page with another choice."""
     query = {"symbol": choice.symbol, "decision": choice.decision_id} | changes
@@ -72,7 +66,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(ago=ago, usd=usd, utc=utc, number=number, signed=signed, price=price)
+    made.filters.update(ago=ago, usd=usd, utc=utc, number=number, signed=signed)
     made.globals.update(charts=charts, here=here, UNKNOWN=UNKNOWN)
     return made
 

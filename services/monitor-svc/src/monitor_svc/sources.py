@@ -10,6 +10,8 @@ from quantum_common.contracts.streams import StreamSpec
 from quantum_common.domain.timeframe import timeframe_ms
 
 STALE_AFTER_S = 15.0
+HEARTBEAT_LIMIT_S = 15.0
+"""Without a heartbeat for so long an agent is red, and a service down."""
 
 
 def seconds_since(at_ms: int | None, now_ms: int) -> float | None:
