@@ -47,6 +47,7 @@ FLEET: tuple[FleetMember, ...] = (
     FleetMember("governer-svc", "governer_svc", SERVICE_PORTS["governer-svc"], "/api/risk/status"),
     FleetMember("executor-svc", "executor_svc", SERVICE_PORTS["executor-svc"], "/api/execution/positions"),
     FleetMember("recorder-svc", "recorder_svc", SERVICE_PORTS["recorder-svc"], "/api/ledger/trades", awaited=READY),
+    FleetMember("monitor-svc", "monitor_svc", SERVICE_PORTS["monitor-svc"], "/"),
 )
 TRAINER = FleetMember("trainer-svc", "trainer_svc", SERVICE_PORTS["trainer-svc"], "/api/training/status")
 """Not in a replay unless it is asked for: a training takes wall time, so the replay would not repeat."""

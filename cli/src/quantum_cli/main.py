@@ -17,6 +17,7 @@ from quantum_cli.fleet import check_ports_free
 from quantum_cli.fleet_commands import redeploy
 from quantum_cli.logs_command import logs
 from quantum_cli.models_commands import models_app
+from quantum_cli.monitor_commands import monitor, validate
 from quantum_cli.options import (
     DEFAULT_SYMBOLS,
     Data,
@@ -50,6 +51,8 @@ app.command()(secrets)
 app.command("redis-setup")(redis_setup)
 app.command("first-models")(first_models)
 app.command()(play)
+app.command()(monitor)
+app.command()(validate)
 app.add_typer(dead_app, name="dead")
 app.add_typer(models_app, name="models")
 

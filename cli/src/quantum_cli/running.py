@@ -30,8 +30,12 @@ class RunningFleet(msgspec.Struct, frozen=True):
     port_offset: int = 0
 
 
-class _Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True):
+    """What stands in `STATE_DIR/run.json`, as far as other commands need it."""
+
     models: str
+    symbols: tuple[str, ...] = ()
+    timeframe: str = "1h"
 
 
 @contextmanager
@@ -74,13 +78,17 @@ def running_below(folder: Path) -> list[tuple[Path, RunningFleet]]:
     return [(path, fleet) for path in folders if (fleet := running_in(path))]
 
 
-def models_of(state_dir: Path) -> Path:
-    """The folder of models that a run was started with; UsageError for a folder that is no run's."""
+def read_run(state_dir: Path) -> Run:
+    """What a run was started with; UsageError for a folder that is no run's."""
     try:
-        plan = msgspec.json.decode((state_dir / RUN_FILE_NAME).read_bytes(), type=_Run)
+        return msgspec.json.decode((state_dir / RUN_FILE_NAME).read_bytes(), type=Run)
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(f"{state_dir} holds no run: {error}") from error
-    return Path(plan.models)
+
+
+def models_of(state_dir: Path) -> Path:
+    """The folder of models that a run was started with."""
+    return Path(read_run(state_dir).models)
 
 
 def choose_fleet(state_dir: Path | None) -> tuple[Path, RunningFleet]:

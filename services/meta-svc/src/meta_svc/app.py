@@ -34,7 +34,7 @@ from quantum_common.bus import (
     run_consumer,
 )
 from quantum_common.contracts import DECISIONS, Look, encode, envelope
-from quantum_common.models import age_s
+from quantum_common.models import age_s, described
 from quantum_common.service import Control, Loop, MarketClock, Service, Stop, require_token
 from quantum_common.service.clock import wall_ms
 
@@ -258,6 +258,8 @@ def build(settings: Settings, bus: Bus | None = None) -> Service:
         not_ready=lambda: not_ready(settings, slot),
         info=lambda: {
             "models": {"meta": slot.model.version if slot.model else None},
+            "model": described(slot.model.loaded.manifest) if slot.model else None,
+            "problem": slot.problem,
             "effective_weights": weights.shares(),
             "works_on": [app.partition for app in apps if app.lease.held],
         },

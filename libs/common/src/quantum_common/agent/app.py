@@ -39,7 +39,7 @@ from quantum_common.contracts import (
 )
 from quantum_common.domain import AGENTS
 from quantum_common.features import SEQUENCE_BARS
-from quantum_common.models import age_s
+from quantum_common.models import age_s, described
 from quantum_common.models.serving import LoadedModel
 from quantum_common.models.slot import ModelSlot
 from quantum_common.service import Control, FleetSettings, MarketClock, Service, Stop
@@ -196,11 +196,8 @@ def build(
     )
 
 
-def _described(slot: ModelSlot[LoadedModel]) -> dict[str, str] | None:
-    if slot.model is None:
-        return None
-    manifest = slot.model.manifest
-    return {"agent": manifest.agent, "version": manifest.version, "quality": manifest.quality}
+def _described(slot: ModelSlot[LoadedModel]) -> dict[str, str | int] | None:
+    return described(slot.model.manifest) if slot.model else None
 
 
 def _age_s(slot: ModelSlot[LoadedModel], clock: MarketClock) -> float:

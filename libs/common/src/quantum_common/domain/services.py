@@ -15,6 +15,7 @@ SERVICE_PORTS: Mapping[str, int] = MappingProxyType(
         "lgbm-agent": 8012,
         "patchtst-agent": 8013,
         "nhits-agent": 8014,
+        "monitor-svc": 8050,
         "exchange-sim": 8090,
     }
 )

@@ -3,7 +3,7 @@
 `models.serving` (extra `serve`) is the only module that needs ONNX Runtime.
 """
 
-from quantum_common.models.manifest import Golden, LinearModel, Manifest, ModelRefused, age_s
+from quantum_common.models.manifest import Golden, LinearModel, Manifest, ModelRefused, age_s, described
 from quantum_common.models.releases import (
     Release,
     clear_shadow,
@@ -32,6 +32,7 @@ __all__ = [
     "age_s",
     "clear_shadow",
     "current_version",
+    "described",
     "history",
     "previous_version",
     "promote",

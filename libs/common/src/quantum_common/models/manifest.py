@@ -99,6 +99,16 @@ def decode_manifest(data: bytes) -> Manifest:
         raise ModelRefused("manifest_invalid", str(error)) from error
 
 
+def described(manifest: Manifest) -> dict[str, str | int]:
+    """The model that serves, as /info of agents and meta-svc names it. `labels_to_ms` dates it."""
+    return {
+        "agent": manifest.agent,
+        "version": manifest.version,
+        "quality": manifest.quality,
+        "labels_to_ms": manifest.labels_to_ms,
+    }
+
+
 def age_s(manifest: Manifest | None, now_ms: int) -> float:
     """Seconds of market time since the model's last label ended; NaN without a model or a known time."""
     return (now_ms - manifest.labels_to_ms) / 1000 if manifest and now_ms else float("nan")

@@ -1,0 +1,1 @@
+"""The dashboards: one view of the fleet, as a web page, as text and as JSON."""

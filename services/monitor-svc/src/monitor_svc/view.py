@@ -1,0 +1,326 @@
+"""What both dashboards and the API show. Frozen; money in USD as Decimal, shares in percent, ages in seconds.
+
+None means unknown, and the source beside it says why.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where a tile's facts come from, and how old they are."""
+
+    name: str
+    age_s: float | None
+    """Since the newest fact of it was made; None: nothing has come yet."""
+    stale: bool
+    problem: str = ""
+    """Why it is stale or empty."""
+
+
+class Window(msgspec.Struct, frozen=True):
+    """The bars that are counted, in market time."""
+
+    heading: str
+    """`last 5 min` or `last 24 bars`."""
+    from_ms: int | None
+    newest_bar_ms: int | None
+    """Open time of the newest bar; None: no bar has been published."""
+
+
+class AgentRow(msgspec.Struct, frozen=True):
+    name: str
+    green: bool
+    why: str
+    """Why it is red; empty when it is green."""
+    heartbeat_age_s: float | None
+    predictions: int
+    """Votes (of meta-agent: decisions) in the window."""
+    actions: dict[str, int]
+    abstentions: int
+    abstain_reasons: tuple[str, ...]
+
+
+class Activity(msgspec.Struct, frozen=True):
+    source: Source
+    agents: tuple[AgentRow, ...]
+
+
+class Share(msgspec.Struct, frozen=True):
+    action: str
+    count: int
+    pct: float
+    """One decimal; the shares of a whole add up to 100.0."""
+
+
+class Variety(msgspec.Struct, frozen=True):
+    source: Source
+    total: int
+    shares: tuple[Share, ...]
+    """BUY, HOLD, SELL."""
+    hold_range: tuple[float, float] | None
+    """5 and 95 % quantile of the agents' P(HOLD) in the window; None with fewer than two votes."""
+
+
+class LimitChange(msgspec.Struct, frozen=True):
+    at_ms: int
+    who: str
+    why: str
+    what: str
+
+
+class Risk(msgspec.Struct, frozen=True):
+    source: Source
+    balance_usd: Decimal | None = None
+    peak_balance_usd: Decimal | None = None
+    equity_usd: Decimal | None = None
+    initial_balance_usd: Decimal | None = None
+    exposure_usd: Decimal | None = None
+    exposure_limit_usd: Decimal | None = None
+    drawdown_pct: float | None = None
+    max_drawdown_pct: float | None = None
+    wins: int = 0
+    recent_trades: int = 0
+    win_rate_pct: float | None = None
+    """Of the last 20 closed trades; None without one."""
+    trades_today: int | None = None
+    max_trades_today: int | None = None
+    trading_state: str | None = None
+    emergency_stop: bool | None = None
+    last_change: LimitChange | None = None
+
+
+class MetaLayer(msgspec.Struct, frozen=True):
+    source: Source
+    enabled: bool | None = None
+    model_ready: bool | None = None
+    version: str | None = None
+    decisions: int | None = None
+    override_rate: float | None = None
+    """Fraction, since the last reset."""
+
+
+class Bar(msgspec.Struct, frozen=True):
+    ts_ms: int
+    open: float
+    high: float
+    low: float
+    close: float
+
+
+class DecisionRow(msgspec.Struct, frozen=True):
+    decision_id: str
+    symbol: str
+    bar_ts_ms: int
+    action: str
+    confidence: float
+    reason: str
+    verdict: str
+    """APPROVED, the code of the rejection, or empty while there is none."""
+
+
+class FillMark(msgspec.Struct, frozen=True):
+    market_ts_ms: int
+    side: str
+    role: str
+    price: Decimal
+    quantity: Decimal
+
+
+class Prices(msgspec.Struct, frozen=True):
+    source: Source
+    symbol: str | None
+    symbols: tuple[str, ...]
+    bar_ms: int
+    bars: tuple[Bar, ...]
+    """Oldest first."""
+    decisions: tuple[DecisionRow, ...]
+    """Those on the bars shown, oldest first."""
+    fills: tuple[FillMark, ...]
+
+
+class EquityPoint(msgspec.Struct, frozen=True):
+    market_ts_ms: int
+    equity_usd: Decimal
+    balance_usd: Decimal
+
+
+class Position(msgspec.Struct, frozen=True):
+    symbol: str
+    side: str
+    quantity: Decimal
+    entry_price: Decimal
+    notional_usd: Decimal
+    unrealised_pnl_usd: Decimal
+
+
+class ClosedTrade(msgspec.Struct, frozen=True):
+    symbol: str
+    side: str
+    pnl_usd: Decimal
+    """Net of fees and funding."""
+    exit_reason: str
+    closed_ts_ms: int
+
+
+class Account(msgspec.Struct, frozen=True):
+    source: Source
+    equity: tuple[EquityPoint, ...]
+    """Oldest first; the last one is now."""
+    positions: tuple[Position, ...]
+    trades: tuple[ClosedTrade, ...]
+    """Newest first."""
+
+
+class VoteRow(msgspec.Struct, frozen=True):
+    agent: str
+    action: str | None
+    """None: abstained."""
+    confidence: float
+    probabilities: tuple[float, float, float] | None
+    """P(SELL), P(HOLD), P(BUY)."""
+    model_version: str | None
+    abstain_reason: str | None
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    name: str
+    value: float
+    contribution: float
+    """To the logit of the meta model's best class."""
+
+
+class Explained(msgspec.Struct, frozen=True):
+    row: DecisionRow
+    made_age_s: float
+    use_meta: bool
+    trigger: str
+    base_action: str
+    base_confidence: float
+    meta_action: str | None
+    meta_confidence: float | None
+    consensus_strength: float
+    volatility: float
+    trend_strength: float
+    votes: tuple[VoteRow, ...]
+    contributions: tuple[Contribution, ...]
+    """All inputs, the largest first; empty when the meta model was not asked or is not linear."""
+    bias: float
+    verdict_detail: str
+    """The risk verdict with its numbers; empty while there is none."""
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    source: Source
+    newest: tuple[DecisionRow, ...]
+    """Newest first."""
+    explained: Explained | None
+    """The chosen decision, else the newest."""
+    problem: str = ""
+    """A chosen decision that is not held any more."""
+
+
+class VerdictCount(msgspec.Struct, frozen=True):
+    code: str
+    count: int
+
+
+class Verdicts(msgspec.Struct, frozen=True):
+    source: Source
+    counts: tuple[VerdictCount, ...]
+    """In the window, the most frequent first."""
+
+
+class ModelRow(msgspec.Struct, frozen=True):
+    agent: str
+    version: str | None
+    quality: str | None
+    age_days: float | None
+    """Market time since the model's last label ended."""
+    shadow_version: str | None
+    problem: str
+
+
+class Models(msgspec.Struct, frozen=True):
+    source: Source
+    rows: tuple[ModelRow, ...]
+
+
+class GroupState(msgspec.Struct, frozen=True):
+    stream: str
+    group: str
+    missing: bool
+    lag: int | None
+    pending: int
+    undelivered_age_s: float
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    stream: str
+    length: int
+    dead_letters: int
+    last_entry_age_s: float | None
+    groups: tuple[GroupState, ...]
+
+
+class Streams(msgspec.Struct, frozen=True):
+    source: Source
+    streams: tuple[StreamState, ...]
+    alarms: tuple[str, ...]
+
+
+ServiceState = Literal["ready", "not ready", "down", "not running"]
+
+
+class ServiceRow(msgspec.Struct, frozen=True):
+    name: str
+    state: ServiceState
+    """`not running`: a service beside the line that has not answered since the monitor started."""
+    reasons: tuple[str, ...]
+    heartbeat_age_s: float | None
+    version: str | None
+
+
+class Services(msgspec.Struct, frozen=True):
+    source: Source
+    rows: tuple[ServiceRow, ...]
+
+
+class View(msgspec.Struct, frozen=True):
+    """Everything at one moment."""
+
+    updated_at_ms: int
+    """Wall clock."""
+    account: str
+    timeframe: str
+    clock: str
+    window: Window
+    activity: Activity
+    variety: Variety
+    risk: Risk
+    meta: MetaLayer
+    prices: Prices
+    money: Account
+    decisions: Decisions
+    verdicts: Verdicts
+    models: Models
+    streams: Streams
+    services: Services
+
+
+_encoder = msgspec.json.Encoder(decimal_format="string")
+_decoder = msgspec.json.Decoder(View)
+
+
+def encode_view(view: View) -> bytes:
+    """JSON with money as decimal strings."""
+    return _encoder.encode(view)
+
+
+def decode_view(data: bytes) -> View:
+    """Raises msgspec.DecodeError for anything else."""
+    return _decoder.decode(data)
