@@ -8,7 +8,7 @@ SOURCES := libs/common/src libs/research/src $(wildcard services/*/src) cli/src
 export OMP_NUM_THREADS := 1
 export QT_DATA_DIR ?= $(abspath ../shared/data)
 
-.PHONY: install up test check k8s-check bench chaos chaos-long soak cluster docs clean
+.PHONY: install up test check k8s-check e2e-docker bench chaos chaos-long soak cluster docs clean
 
 # torch first and pinned, so that nothing that needs it chooses another build.
 $(VENV)/installed: constraints.txt requirements-dev.txt $(wildcard */*/pyproject.toml) cli/pyproject.toml
@@ -68,6 +68,13 @@ soak: install
 cluster: install
 	$(BIN)/pytest -m 'cluster or not cluster' tests/pipeline/test_cluster.py
 	PYTHONPATH=tests $(BIN)/python -m chaos.lines --cluster --symbols 20 --bars 50 --rate 0.005
+
+# Images, first models, every documented call, redeploys under load, digests beside the local fleet's: some 15 minutes. Where
+# no engine runs, DOCKER_ENGINE starts one.
+DOCKER_ENGINE ?= STUBS=grafana/grafana:11.6.0=3000 $(wildcard ../shared/tools/engine-up)
+e2e-docker: install
+	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || $(DOCKER_ENGINE)
+	PYTHONPATH=tests $(BIN)/python -m e2e
 
 docs: install
 	$(BIN)/python docs/reference/generate.py
