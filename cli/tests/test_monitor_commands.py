@@ -18,7 +18,6 @@ from browser.line import HOUR_MS, Line
 from monitor_svc.app import Monitor
 from monitor_svc.settings import Settings
 from quantum_cli.control import serving
-from quantum_cli.monitor_commands import monitor_url
 from quantum_cli.running import RUN_FILE_NAME, RunningFleet, announced
 from quantum_common.bus import MemoryBus
 from quantum_common.domain import Action
@@ -137,18 +136,3 @@ async def test_web_runs_the_monitor_of_a_fleet_that_has_none(tmp_path: Path) -> 
                 process.kill()
     assert process.returncode == 0
     assert printed.startswith(f"http://127.0.0.1:{8050 + offset}/")
-
-
-def test_the_address_comes_from_the_state_folder_or_from_the_settings_of_services(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("QT_PORT_OFFSET", raising=False)
-    assert monitor_url(None) == "http://127.0.0.1:8050"
-    state = tmp_path / "state" / "one"
-    state.mkdir(parents=True)
-    with announced(state, RunningFleet(os.getpid(), "redis://x", "http://x", 1, 700)):
-        assert monitor_url(None) == monitor_url(state) == "http://127.0.0.1:8750"
-        monkeypatch.setenv("QT_SERVICE_URL", "http://{service}:{port}")
-        assert monitor_url(None) == "http://monitor-svc:8050"
-        assert monitor_url(state) == "http://127.0.0.1:8750"

@@ -1,11 +1,12 @@
 """The house stays one that can be seen at a glance."""
 
+import re
 import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ALLOWED_AT_ROOT = {
-    ".ci", ".dockerignore", ".env.example", ".gitignore", ".importlinter", "CHANGELOG.md", "CONTRIBUTING.md",
+    ".ci", ".dockerignore", ".env.example", ".github", ".gitignore", ".importlinter", "CHANGELOG.md", "CONTRIBUTING.md",
     "Dockerfile", "LICENSE", "Makefile", "README.md", "SECURITY.md", "benchmarks", "cli", "constraints.txt",
     "docker-compose.yml", "docs", "k8s", "libs", "ops", "pyproject.toml", "requirements-dev.txt", "services", "tests",
 }  # fmt: skip
@@ -41,3 +42,12 @@ def test_every_service_reads_settings_then_app_or_model() -> None:
         package = next(path for path in (folder / "src").iterdir() if (path / "py.typed").exists())
         second = "model.py" if folder.name in AGENTS else "app.py"
         assert {"__main__.py", "settings.py", second} <= {path.name for path in package.iterdir()}, folder.name
+
+
+def test_the_public_ci_calls_make_targets_only() -> None:
+    text = (ROOT / ".github/workflows/ci.yml").read_text()
+    commands = re.findall(r"run: (.*)", text)
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert commands
+    assert all(re.fullmatch(r"make ([a-z0-9-]+)( PYTHON=python3)?", command) for command in commands)
+    assert {command.split()[1] for command in commands} <= targets

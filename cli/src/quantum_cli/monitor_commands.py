@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +15,9 @@ import typer
 from quantum_cli.errors import RunFailed, UsageError
 from quantum_cli.fleet import ACCOUNT
 from quantum_cli.fleet_commands import AsJson, StateDir
-from quantum_cli.running import STATE_FOLDERS, RunningFleet, choose_fleet, read_run, running_below
-from quantum_cli.terminal import console, failing_with_a_message
-from quantum_common.domain import SERVICE_PORTS
-from quantum_common.service import FleetSettings
+from quantum_cli.reach import find_fleet
+from quantum_cli.running import RunningFleet, choose_fleet, read_run
+from quantum_cli.terminal import console, failing_with_a_message, print_json
 
 SERVICE = "monitor-svc"
 REFRESH_S = 5.0
@@ -36,13 +34,13 @@ def monitor(
     with failing_with_a_message():
         if continuous + web + as_json > 1:
             raise UsageError("choose one of --continuous, --web and --json")
-        url = monitor_url(state_dir)
+        url = find_fleet(state_dir).url_of(SERVICE)
         if web:
             show_web(url, state_dir)
         elif continuous:
             redraw(url)
         elif as_json:
-            console.print_json(ask(url).decode())
+            print_json(msgspec.Raw(ask(url)))
         else:
             print(rendered(ask(url)))
 
@@ -54,26 +52,13 @@ def validate(state_dir: StateDir = None, as_json: AsJson = False) -> None:
     from monitor_svc.view import decode_view
 
     with failing_with_a_message():
-        found = judge(decode_view(ask(monitor_url(state_dir))))
+        found = judge(decode_view(ask(find_fleet(state_dir).url_of(SERVICE))))
     if as_json:
-        console.print_json(msgspec.json.encode(found).decode())
+        print_json(found)
     else:
         print(render(found))
     if not found.passed:
         raise typer.Exit(1)
-
-
-def monitor_url(state_dir: Path | None, environ: Mapping[str, str] = os.environ) -> str:
-    """Of the named fleet; else as the environment says, as for services; else of the one fleet below ./state."""
-    if state_dir is not None:
-        return _local_url(choose_fleet(state_dir)[1])
-    if "QT_SERVICE_URL" in environ or "QT_PORT_OFFSET" in environ or not running_below(STATE_FOLDERS):
-        return FleetSettings().url_of(SERVICE)
-    return _local_url(choose_fleet(None)[1])
-
-
-def _local_url(fleet: RunningFleet) -> str:
-    return f"http://127.0.0.1:{SERVICE_PORTS[SERVICE] + fleet.port_offset}"
 
 
 def ask(url: str) -> bytes:
@@ -123,7 +108,7 @@ def show_web(url: str, state_dir: Path | None) -> None:
         ask(url)
     except RunFailed:
         folder, fleet = choose_fleet(state_dir)
-        print(f"{_local_url(fleet)}/ (Ctrl-C ends it)", flush=True)
+        print(f"{find_fleet(folder).url_of(SERVICE)}/ (Ctrl-C ends it)", flush=True)
         environment = os.environ | settings_of(fleet, folder)
         os.execve(sys.executable, [sys.executable, "-m", "monitor_svc"], environment)
     print(f"{url}/")
