@@ -98,7 +98,8 @@ def play(
         times = close_times_ms(plan, candles)
         try:
             uvloop.run(until_stopped(_play(settings, plan, times, tally)))
-            write_summary(plan, tally, time.monotonic() - started, summary, console)
+            if (plan.state_dir / "archive").is_dir():  # the recorder's, where this process may see it
+                write_summary(plan, tally, time.monotonic() - started, summary, console)
             if not until_done:
                 console.print("the market's data has ended; nothing new is traded")
                 uvloop.run(until_stopped(asyncio.sleep(float("inf"))))
