@@ -70,3 +70,14 @@ def test_settings_in_it_and_in_the_example_are_settings_of_the_fleet() -> None:
 
 def test_it_stays_short() -> None:
     assert len(TEXT.splitlines()) <= 250
+
+
+def test_grafana_finds_its_dashboards_and_its_source_where_they_are_mounted() -> None:
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    provider = yaml.safe_load((ROOT / "ops/grafana/provisioning/dashboards/quantum.yml").read_text())["providers"][0]
+    assert mounts["./ops/grafana/dashboards"] == provider["options"]["path"]
+    assert mounts["./ops/grafana/provisioning"] == "/etc/grafana/provisioning"
+    source = yaml.safe_load((ROOT / "ops/grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][
+        0
+    ]
+    assert source["url"] == "http://prometheus:9090"

@@ -251,14 +251,14 @@ def test_the_folders_of_meta_learners_are_those_of_meta_svc() -> None:
 
 
 async def test_mutations_need_the_token_and_a_second_training_is_a_conflict(tmp_path: Path) -> None:
-    settings = Settings(state_dir=tmp_path, models_dir=tmp_path, api_token="secret")
+    settings = Settings(state_dir=tmp_path, models_dir=tmp_path, api_token="hidden-token")
     service = build(settings, MemoryBus(), command=sleeping)
     transport = httpx.ASGITransport(build_app(service))
     async with httpx.AsyncClient(transport=transport, base_url="http://trainer") as client:
         wish = {"reason": "because"}
         assert (await client.post("/api/training/run", json=wish)).status_code == 401
         assert (await client.post("/api/training/cancel")).status_code == 401
-        client.headers["Authorization"] = "Bearer secret"
+        client.headers["Authorization"] = "Bearer hidden-token"
         assert (await client.post("/api/training/run", json={"reason": " "})).status_code == 422
         assert (await client.post("/api/training/run", json=wish)).status_code == 202
         second = await client.post("/api/training/run", json=wish)
@@ -268,5 +268,5 @@ async def test_mutations_need_the_token_and_a_second_training_is_a_conflict(tmp_
         assert (await client.post("/api/training/cancel")).json() == {"cancelled": True}
         status = (await client.get("/api/training/status")).json()
         assert (status["running"], status["ended"][0]["outcome"]) == (None, "cancelled")
-        assert "secret" not in (await client.get("/info")).text
+        assert "hidden-token" not in (await client.get("/info")).text
         assert "quantum_trainer_trainings_total" in (await client.get("/metrics")).text
