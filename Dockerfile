@@ -39,6 +39,9 @@ RUN --mount=type=bind,from=needs,target=/needs \
 
 FROM ${PYTHON}
 ARG SERVICE
+# LightGBM and XGBoost bring everything but GCC's OpenMP.
+RUN test ${SERVICE} != training || \
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*; }
 # The group may write what a volume is made of: each container of the fleet has a user of its own.
 RUN groupadd -g 10001 quantum && useradd -u 10001 -g quantum -d /tmp -M quantum && \
     install -d -o quantum -g quantum -m 2775 /state /models /market /secrets

@@ -34,6 +34,7 @@ FLEET_NAME = "quantum-trader-e2e"
 SYMBOLS = "BTCUSDT,ETHUSDT,SOLUSDT"
 LARGEST_IMAGE_MB = 300
 READY_WITHIN_S = 3.0
+FIRST_START_WITHIN_S = 900.0
 REDEPLOYED = ("meta-svc", "executor-svc", "xgb-agent")
 KILLED = "governer-svc"
 SETTINGS = {"QT_SYMBOLS": SYMBOLS, "QT_MIN_CONFIDENCE_THRESHOLD": "0.45"}
@@ -49,7 +50,7 @@ def main() -> int:
         try:
             first = part_one(copy_of_the_project(Path(work) / "project"), Path(work))
             part_two(first, Path(work), options.bars, options.keep)
-        except Failed as error:
+        except (Failed, subprocess.TimeoutExpired, httpx.HTTPError) as error:
             print(f"e2e-docker failed: {error}", file=sys.stderr)
             return 1
     return 0
@@ -65,7 +66,7 @@ def part_one(project: Path, work: Path) -> Fleet:
             fleet.compose("build")
         show_images()
         with timed("up with first models"):
-            fleet.compose("up", "-d", "--wait")
+            fleet.compose("up", "-d", "--wait", timeout_s=FIRST_START_WITHIN_S)
         say(f"first models: {last_line(fleet.logs('first-models'))}")
         await_decisions(50)
         http_calls()
@@ -105,7 +106,7 @@ def ended(fleet: Fleet, keep: bool = False) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        subprocess.run(["docker", "compose", "-p", FLEET_NAME, "ps", "-a"], cwd=fleet.folder, check=False)
+        print(fleet.compose("ps", "-a"), fleet.compose("logs", "--no-color", "--tail", "5"), sep="\n", file=sys.stderr)
         raise
     finally:
         if not keep:

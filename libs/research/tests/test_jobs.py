@@ -93,6 +93,13 @@ def test_a_worker_that_dies_is_an_error_that_says_what_to_do() -> None:
         list(run_jobs(work.dies, [1, 2], None, workers=WORKERS))
 
 
+@pytest.mark.timeout(60)
+def test_a_worker_that_cannot_take_in_what_all_share_is_an_error_and_no_wait_for_ever() -> None:
+    more_than_a_pipe_holds = [work.NotHere(), bytes(1_000_000)]
+    with pytest.raises(ResearchError, match="as told above"):
+        list(run_jobs(work.ignores, [1, 2], more_than_a_pipe_holds, workers=WORKERS))
+
+
 def test_a_ray_instance_that_is_started_here_listens_on_loopback_only() -> None:
     pytest.importorskip("ray")
     with open_workers(None, workers=1, ray_address=RAY_LOCAL):

@@ -35,3 +35,18 @@ def waits_or_fails(folder: Path, number: int) -> None:
     while not (folder / "0.pid").exists():
         time.sleep(0.01)
     raise LookupError("one")
+
+
+class NotHere:
+    """What a worker cannot take in."""
+
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        return _missing, ()
+
+
+def _missing() -> None:
+    raise OSError("a library that is missing")
+
+
+def ignores(_: object, number: int) -> int:
+    return number

@@ -6,6 +6,7 @@ What is computed must depend on the shared value and the argument only; then it 
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -95,7 +96,10 @@ def _in_processes(shared: Any, workers: int) -> Iterator[Run]:
     block, and by the operating system when this process dies, however it dies."""
     context = get_context("spawn")
     lifeline, held = context.Pipe(duplex=False)
-    executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(shared, lifeline))
+    # As bytes, which a worker takes in before anything is imported: one that failed half-way (a missing library) would
+    # leave this process writing for ever to a pipe that it holds open itself.
+    initargs = (pickle.dumps(shared), lifeline)
+    executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=initargs)
     try:
         with _exported(ONE_THREAD):  # all the time: a process starts when there is work for it
             yield _Processes(executor)
@@ -106,11 +110,11 @@ def _in_processes(shared: Any, workers: int) -> Iterator[Run]:
         lifeline.close()
 
 
-def _start_worker(shared: Any, lifeline: Connection) -> None:
+def _start_worker(shared: bytes, lifeline: Connection) -> None:
     global _shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
     threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
-    _shared = shared
+    _shared = pickle.loads(shared)
 
 
 def _die_with(lifeline: Connection) -> None:
@@ -135,7 +139,9 @@ class _Processes:
                 for future in sorted(done, key=futures.__getitem__):
                     yield futures[future], future.result()
         except BrokenProcessPool as error:
-            raise ResearchError("a worker process died, perhaps for want of memory: use fewer jobs") from error
+            raise ResearchError(
+                "a worker process died, for want of memory (use fewer jobs) or as told above"
+            ) from error
 
 
 @contextmanager
