@@ -37,7 +37,18 @@ class Fleet:
     def compose(self, *arguments: str, timeout_s: float = 1800.0) -> str:
         """Standard output. Raises Failed with what the command said."""
         files = [part for file in self.files for part in ("-f", file)]
-        return run("docker", "compose", "-p", self.name, *files, *arguments, folder=self.folder, timeout_s=timeout_s)
+        return run(
+            "docker",
+            "compose",
+            "--ansi",
+            "never",
+            "-p",
+            self.name,
+            *files,
+            *arguments,
+            folder=self.folder,
+            timeout_s=timeout_s,
+        )
 
     def logs(self, *services: str) -> str:
         return self.compose("logs", "--no-color", "--no-log-prefix", *services)
