@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -44,6 +45,15 @@ def put(
     at = server.xadd(f"{stream}:dead", {"e": letter})
     assert isinstance(at, bytes)
     return f"{stream.replace('{', '').replace('}', '')}:{at.decode()}"
+
+
+@contextmanager
+def running(folder: Path, url: str, partitions: int = 1) -> Iterator[None]:
+    """A fleet of `quantum up` in this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text('{"models": "models"}')
+    with announced(folder, RunningFleet(os.getpid(), url, "", partitions)):
+        yield
 
 
 def quantum(*arguments: str) -> Result:
@@ -170,9 +180,18 @@ def test_without_an_exported_server_the_running_fleet_s_is_asked(
     put(server)
     monkeypatch.delenv("QT_REDIS_URL")
     assert quantum("list").exit_code == 2
-    (tmp_path / "state" / "run").mkdir(parents=True)
-    with announced(Path("state/run"), RunningFleet(os.getpid(), server_url, "")):
+    with running(Path("state/run"), server_url):
         assert len(json.loads(quantum("list", "--json").output)) == 1
+
+
+def test_in_a_container_the_server_stands_among_the_secrets(
+    server: Redis, server_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put(server)
+    monkeypatch.delenv("QT_REDIS_URL")
+    (tmp_path / "qt_redis_url").write_text(server_url)
+    monkeypatch.setenv("QT_SECRETS_DIR", str(tmp_path))
+    assert len(json.loads(quantum("list", "--json").output)) == 1
 
 
 def test_a_named_folder_counts_more_than_an_exported_server(
@@ -181,15 +200,13 @@ def test_a_named_folder_counts_more_than_an_exported_server(
     put(server)
     monkeypatch.setenv("QT_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     assert quantum("list", "--state-dir", str(tmp_path)).exit_code == 2
-    with announced(tmp_path, RunningFleet(os.getpid(), server_url, "")):
+    with running(tmp_path, server_url):
         assert len(json.loads(quantum("list", "--json", "--state-dir", str(tmp_path)).output)) == 1
 
 
 def test_the_letters_of_every_partition_of_a_running_fleet_are_there(server: Redis, server_url: str) -> None:
     put(server, "{p03}:decisions")
-    folder = Path("run")
-    folder.mkdir()
-    with announced(folder, RunningFleet(os.getpid(), server_url, "", partitions=4)):
+    with running(Path("run"), server_url, partitions=4):
         assert [row["stream"] for row in json.loads(quantum("list", "--json", "--state-dir", "run").output)] == [
             "{p03}:decisions"
         ]

@@ -193,6 +193,20 @@ def test_a_folder_that_is_not_there_is_wrong_usage(models: Path) -> None:
     assert quantum("list").output.startswith("no models in state/models")
 
 
+def test_where_no_fleet_runs_the_exported_folder_is_meant(models: Path) -> None:
+    assert "v1" in quantum("list", QT_MODELS_DIR=str(models)).output
+    assert quantum("promote", "xgb", "v2", QT_MODELS_DIR=str(models)).exit_code == 0
+    assert current_version(models, "xgb") == "v2"
+
+
+def test_a_folder_that_cannot_be_written_is_a_failure_in_words(models: Path) -> None:
+    (models / "xgb" / "releases.jsonl").unlink()
+    (models / "xgb" / "releases.jsonl").mkdir()  # root may write to any file, but to no folder
+    result = quantum("promote", "xgb", "v2", "--models", models, "--force")
+    assert (result.exit_code, current_version(models, "xgb")) == (1, "v1")
+    assert "cannot be written" in result.output
+
+
 @pytest.fixture(scope="module")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_server(tmp_path_factory.mktemp("server")) as url:

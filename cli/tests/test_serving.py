@@ -10,11 +10,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from quantum_cli.errors import UsageError
 from quantum_cli.running import RunningFleet, announced
-from quantum_cli.serving import ServingFleet, refusals, reload, serving_fleets
+from quantum_cli.serving import refusals, reload, serving_fleets
 from quantum_common.models import promote, publish
+from quantum_common.service import FleetSettings
 from quantum_common.testing import free_port, running_server
 from quantum_research.testing import linear_candidate
 
@@ -27,10 +29,22 @@ def release(models_dir: Path, version: str) -> None:
     promote(models_dir, "xgb", version, reason="test", at_ms=0)
 
 
+def fleet_at(redis_url: str, port_offset: int) -> FleetSettings:
+    return FleetSettings(redis_url=SecretStr(redis_url), port_offset=port_offset)
+
+
+def found(models_dir: Path, state_dir: Path | None = None) -> list[tuple[str, str]]:
+    """Server and xgb-agent of each fleet that would be told."""
+    return [
+        (fleet.redis_url.get_secret_value(), fleet.url_of("xgb-agent"))
+        for fleet in serving_fleets(models_dir, state_dir)
+    ]
+
+
 @dataclass(frozen=True)
 class Running:
     models_dir: Path
-    fleet: ServingFleet
+    fleet: FleetSettings
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +60,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         agent = subprocess.Popen([sys.executable, "-m", "xgb_agent"], env={**os.environ, **settings})
         try:
             wait_until_ready(XGB_PORT + offset)
-            yield Running(folder / "models", ServingFleet(url, offset))
+            yield Running(folder / "models", fleet_at(url, offset))
         finally:
             agent.terminate()
             agent.wait(10)
@@ -74,13 +88,13 @@ def test_an_agent_that_cannot_load_a_version_is_named_with_what_it_serves(runnin
     release(running.models_dir, "v3")
     (running.models_dir / "xgb/v3/model.onnx").write_bytes(b"damaged")
     reload([running.fleet])
-    (found,) = refusals([running.fleet], {"xgb": "v3"}, within_s=2.0)
-    assert found.startswith("xgb serves v2 (")
-    assert "instead of v3" in found
+    (refusal,) = refusals([running.fleet], {"xgb": "v3"}, within_s=2.0)
+    assert refusal.startswith("xgb serves v2 (")
+    assert "instead of v3" in refusal
 
 
 def test_a_fleet_that_cannot_be_told_is_said_and_is_no_failure() -> None:
-    nobody = ServingFleet(f"redis://127.0.0.1:{free_port()}/0", free_port() - XGB_PORT)
+    nobody = fleet_at(f"redis://127.0.0.1:{free_port()}/0", free_port() - XGB_PORT)
     assert "was not told" in reload([nobody])
     assert refusals([nobody], {"xgb": "v1"}) == []
     assert reload([]) == "no fleet runs"
@@ -98,9 +112,14 @@ def test_the_fleets_that_use_the_models_are_found(tmp_path: Path, monkeypatch: p
         announced(Path("state/mine"), mine),
         announced(Path("state/other"), RunningFleet(os.getpid(), "redis://other", "")),
     ):
-        assert serving_fleets(models, None) == [ServingFleet("redis://mine", 7)]
-        assert serving_fleets(models, Path("state/other")) == [ServingFleet("redis://other", 0)]
+        assert found(models) == [("redis://mine", "http://127.0.0.1:8018")]
+        assert found(models, Path("state/other")) == [("redis://other", "http://127.0.0.1:8011")]
         monkeypatch.setenv("QT_REDIS_URL", "redis://named")
-        assert serving_fleets(models, None) == [ServingFleet("redis://named", 0)]
+        assert found(models) == [("redis://named", "http://127.0.0.1:8011")]
+    monkeypatch.delenv("QT_REDIS_URL")
+    (tmp_path / "qt_redis_url").write_text("redis://container")
+    monkeypatch.setenv("QT_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("QT_SERVICE_URL", "http://{service}:{port}")
+    assert found(models) == [("redis://container", "http://xgb-agent:8011")]
     with pytest.raises(UsageError, match="no fleet runs"):
         serving_fleets(models, Path("state/mine"))

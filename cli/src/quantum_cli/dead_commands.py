@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +13,12 @@ import typer
 
 from quantum_cli.dead_letters import DeadLetters, Letter, NoSuchLetter, readable, typed
 from quantum_cli.errors import UsageError
-from quantum_cli.fleet import ACCOUNT
 from quantum_cli.fleet_commands import AsJson, StateDir
-from quantum_cli.running import choose_fleet
+from quantum_cli.reach import find_server
 from quantum_cli.terminal import confirm, console, failing_with_a_message, print_json, printable
 from quantum_common.bus import Bus, RedisBus
 from quantum_common.contracts import Keys
-from quantum_common.service import FleetSettings
 from quantum_common.service.clock import wall_ms
-from quantum_common.service.settings import WrongSettings, validated
 
 dead_app = typer.Typer(no_args_is_help=True, help="Dead letters: entries that a service could not handle.")
 
@@ -137,15 +133,9 @@ def _with_letters(state_dir: Path | None, work: Callable[[DeadLetters], Awaitabl
 
 
 def _server(state_dir: Path | None) -> tuple[Bus, Keys]:
-    """A folder that was named counts most, then an exported QT_REDIS_URL, then the fleet that runs here."""
-    if state_dir is not None or not os.environ.get("QT_REDIS_URL"):
-        _, fleet = choose_fleet(state_dir)
-        return RedisBus.connect(fleet.redis_url), Keys(fleet.partitions, ACCOUNT)
+    settings = find_server(state_dir)
     try:
-        settings = validated(FleetSettings)
         return RedisBus.connect(settings.redis_url.get_secret_value()), settings.keys
-    except WrongSettings as error:
-        raise UsageError(f"{error}: see docs/reference/settings.md") from error
     except ValueError as error:
         raise UsageError(f"QT_REDIS_URL: {error}") from error
 

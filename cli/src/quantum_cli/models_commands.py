@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from quantum_cli.errors import UsageError
+from quantum_cli.errors import RunFailed, UsageError
 from quantum_cli.fleet_commands import AsJson, StateDir
 from quantum_cli.model_registry import (
     MODEL_FOLDERS,
@@ -21,25 +21,20 @@ from quantum_cli.model_registry import (
     shown_manifest,
     version_rows,
 )
+from quantum_cli.options import DEFAULT_MODELS
 from quantum_cli.plan import iso
 from quantum_cli.running import STATE_FOLDERS, models_of, running_below, running_in
+from quantum_cli.serving import serving_fleets, tell
 from quantum_cli.terminal import console, errors, failing_with_a_message, print_json
-from quantum_common import __version__
-from quantum_common.bus import BusUnavailable, RedisBus
-from quantum_common.contracts import Look, Producer
 from quantum_common.models import current_version, promote, releases, rollback, set_shadow
-from quantum_common.service import wake
 from quantum_common.service.clock import wall_ms
 
 models_app = typer.Typer(no_args_is_help=True, help="Model versions: list, show, promote, roll back.")
 
-PRODUCER = Producer("quantum", "models", __version__)
-TELL_WITHIN_S = 5.0
-
 Agent = Annotated[str, typer.Argument(metavar="AGENT", help="xgb, lgbm, patchtst, nhits or meta")]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="As quantum models list prints it")]
 Models = Annotated[
-    Path | None, typer.Option("--models", help="Folder of models; default: the running fleet's, else state/models")
+    Path | None, typer.Option("--models", help="Folder of models; default: the running fleet's, else QT_MODELS_DIR")
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Written into the journal of releases")]
 
@@ -102,10 +97,11 @@ def promote_version(
         folder = _folder(models, state_dir)
         check_promotable(folder, agent, version, force=force)
         previous = current_version(folder, agent)
-        if shadow:
-            set_shadow(folder, agent, version)
-        else:
-            promote(folder, agent, version, reason=reason, at_ms=wall_ms(), even_withdrawn=force)
+        with _writing(folder):
+            if shadow:
+                set_shadow(folder, agent, version)
+            else:
+                promote(folder, agent, version, reason=reason, at_ms=wall_ms(), even_withdrawn=force)
     _say(folder, state_dir, agent, version, previous, "shadow" if shadow else "current", as_json)
 
 
@@ -121,12 +117,13 @@ def roll_back(
     with failing_with_a_message():
         folder = _folder(models, state_dir)
         previous = current_version(folder, check_agent(agent))
-        version = rollback(folder, agent, reason=reason, at_ms=wall_ms())
+        with _writing(folder):
+            version = rollback(folder, agent, reason=reason, at_ms=wall_ms())
     _say(folder, state_dir, agent, version, previous, "current", as_json)
 
 
 def _folder(models: Path | None, state_dir: Path | None) -> Path:
-    """What was named; else the only models that fleets below ./state use; else state/models."""
+    """What was named; else the only models that fleets below ./state use; else QT_MODELS_DIR, else state/models."""
     if models is not None:
         if not models.is_dir():
             raise UsageError(f"--models {models}: no such folder")
@@ -136,7 +133,16 @@ def _folder(models: Path | None, state_dir: Path | None) -> Path:
     used = {models_of(folder) for folder, _ in running_below(STATE_FOLDERS)}
     if len(used) > 1:
         raise UsageError(f"fleets run with several folders of models: name one with --models, {_names(used)}")
-    return used.pop() if used else STATE_FOLDERS / "models"
+    return used.pop() if used else Path(os.environ.get("QT_MODELS_DIR") or DEFAULT_MODELS)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """In a container only the trainer may write models."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"{folder} cannot be written, nothing was changed: {error.strerror}") from error
 
 
 def _names(folders: set[Path]) -> str:
@@ -146,7 +152,7 @@ def _names(folders: set[Path]) -> str:
 def _say(
     folder: Path, state_dir: Path | None, agent: str, version: str, previous: str | None, role: str, as_json: bool
 ) -> None:
-    told = asyncio.run(_tell(_servers(folder, state_dir)))
+    told = _told(folder, state_dir)
     if as_json:
         print_json({"agent": agent, "version": version, "previous": previous, "role": role, "fleets_told": told})
         return
@@ -154,31 +160,15 @@ def _say(
     console.print(f"{agent}: {version} is {role} now, {beside}; fleets told: {told}", markup=False, soft_wrap=True)
 
 
-def _servers(folder: Path, state_dir: Path | None) -> list[str]:
-    """URLs of the fleets that serve these models. A named folder counts most, then an exported QT_REDIS_URL."""
-    if state_dir is not None:
-        fleet = running_in(state_dir)
-        return [fleet.redis_url] if fleet else []
-    if url := os.environ.get("QT_REDIS_URL"):
-        return [url]
-    fleets = running_below(STATE_FOLDERS)
-    return [fleet.redis_url for state, fleet in fleets if models_of(state).resolve() == folder.resolve()]
-
-
-async def _tell(urls: Sequence[str]) -> int:
-    """How many were told. The others find the pointer moved when they are idle, or at their next start."""
-    told = 0
-    for url in urls:
-        try:
-            bus = RedisBus.connect(url)
-            try:
-                await asyncio.wait_for(wake(bus, Look("models"), PRODUCER), TELL_WITHIN_S)
-                told += 1
-            finally:
-                await bus.close()
-        except (BusUnavailable, TimeoutError, ValueError) as error:
-            errors.print(f"a fleet could not be told: {error!r}", markup=False, soft_wrap=True)
-    return told
+def _told(folder: Path, state_dir: Path | None) -> int:
+    """How many of the fleets that serve these models were told; the rest is said on stderr."""
+    if state_dir is not None and running_in(state_dir) is None:
+        return 0
+    fleets = serving_fleets(folder, state_dir)
+    problems = tell(fleets)
+    for problem in problems:
+        errors.print(f"a fleet could not be told: {problem}", markup=False, soft_wrap=True)
+    return len(fleets) - len(problems)
 
 
 def _table(rows: Sequence[VersionRow]) -> list[str]:

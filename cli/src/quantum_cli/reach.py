@@ -18,11 +18,13 @@ import httpx
 
 from quantum_cli.errors import RunFailed, UsageError
 from quantum_cli.fleet import ACCOUNT
-from quantum_cli.running import STATE_FOLDERS, choose_fleet, models_of, read_token, running_below
+from quantum_cli.running import STATE_FOLDERS, RunningFleet, choose_fleet, models_of, read_token, running_below
 from quantum_common.service import FleetSettings
 from quantum_common.service.settings import WrongSettings, validated
 
 ADDRESS_NAMES = ("QT_SERVICE_URL", "QT_PORT_OFFSET")
+SERVER_NAMES = ("QT_REDIS_URL", "QT_SECRETS_DIR")
+"""Either may hold the server's address: in a container it is a file among the secrets."""
 ASK_WITHIN_S = 2.0
 CHANGE_WITHIN_S = 15.0
 """A flatten waits for the venue."""
@@ -76,7 +78,26 @@ def find_fleet(state_dir: Path | None) -> Reach:
             return Reach(_exported(), " ".join(named))
         if not running_below(STATE_FOLDERS):
             return Reach(_exported(), f"the documented ports of this machine: {NO_LOCAL_FLEET}")
-    folder, fleet = choose_fleet(state_dir)
+    return local_fleet(*choose_fleet(state_dir))
+
+
+def find_server(state_dir: Path | None) -> FleetSettings:
+    """Settings that name the fleet's server, for what is asked of it directly. UsageError as `find_fleet`.
+
+    A folder that was named counts most, then an exported server, then the fleet that runs here.
+    """
+    if state_dir is None and (exported := exported_server()):
+        return exported
+    return local_fleet(*choose_fleet(state_dir)).settings
+
+
+def exported_server() -> FleetSettings | None:
+    """What the environment says of a server, itself or by its secrets; None where it says nothing."""
+    return _exported() if any(os.environ.get(name) for name in SERVER_NAMES) else None
+
+
+def local_fleet(folder: Path, fleet: RunningFleet) -> Reach:
+    """A fleet that `quantum up` runs from this folder. UsageError when the folder is no run's."""
     settings = _exported(
         redis_url=fleet.redis_url,
         port_offset=fleet.port_offset,
