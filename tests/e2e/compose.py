@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -51,7 +52,8 @@ class Fleet:
         )
 
     def logs(self, *services: str) -> str:
-        return self.compose("logs", "--no-color", "--no-log-prefix", *services)
+        text = self.compose("logs", "--no-color", "--no-log-prefix", *services)
+        return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)  # some versions of Compose clear the line all the same
 
     def containers(self) -> list[dict[str, Any]]:
         lines = self.compose("ps", "-a", "--format", "json").splitlines()
