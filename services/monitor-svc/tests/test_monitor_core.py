@@ -248,6 +248,19 @@ async def test_a_service_says_why_it_is_not_ready_and_one_beside_the_line_may_be
     assert states == ["ready", "not running", "down"]
 
 
+async def test_a_service_that_lives_and_no_longer_says_whether_it_is_ready_is_not() -> None:
+    scene = Scene()
+    seen = scene.facts.services["meta-svc"]
+    seen.readiness.good(Readiness(True), NOW - 60_000)
+    seen.readiness.bad("meta-svc does not answer within 1.5 s")
+    seen.info.good(Info("0.1.0", Model("20260101-ab", "proven")), NOW - 60_000)
+    seen.info.bad("meta-svc answers 500 to /info")
+    view = await scene.view()
+    [row] = [row for row in view.services.rows if row.name == "meta-svc"]
+    assert (row.state, row.reasons) == ("not ready", ("meta-svc does not answer within 1.5 s",))
+    assert view.models.rows[-1].problem == "meta-svc answers 500 to /info"
+
+
 async def test_the_chosen_decision_is_explained_with_its_contributions_sorted_and_its_verdict() -> None:
     scene = Scene()
     await full_bar(scene.line, BAR)
