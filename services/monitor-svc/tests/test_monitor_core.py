@@ -85,6 +85,20 @@ async def test_votes_and_abstentions_are_counted_apart() -> None:
     assert abstained.abstain_reasons == ("not_enough_history",)
 
 
+async def test_agents_that_each_say_one_thing_do_not_look_varied_together() -> None:
+    scene = Scene()
+    for number in range(24):
+        await scene.line.bar(BTC, BAR + number * HOUR_MS)
+        for agent, action in (("xgb", Action.HOLD), ("lgbm", Action.SELL)):  # P(HOLD) 0.5 and 0.2, always
+            await scene.line.vote(agent, BTC, BAR + number * HOUR_MS, action)
+    low, high = (await scene.view()).variety.hold_range or (0.0, 1.0)
+    assert high == pytest.approx(low)
+    await scene.line.bar(BTC, BAR + 24 * HOUR_MS)
+    for number in range(12):
+        await scene.line.vote("nhits", BTC, BAR + 24 * HOUR_MS, (Action.HOLD, Action.SELL)[number % 2])
+    assert (await scene.view()).variety.hold_range == pytest.approx((0.2, 0.5))
+
+
 async def test_an_abstention_on_the_newest_bar_is_a_sign_of_life_and_no_vote_is_not() -> None:
     scene = Scene()
     await scene.line.bar(BTC, BAR)

@@ -156,7 +156,11 @@ def test_only_hold_passes_while_the_probabilities_move() -> None:
             "spread of P(HOLD) 0.010",
             "nearly the same",
         ),
-        (replace(healthy(), variety=Variety(FRESH, 140, ONLY_BUY, (0.1, 0.9))), "1 unique action - {'BUY'}", "models"),
+        (
+            replace(healthy(), variety=Variety(FRESH, 140, ONLY_BUY, (0.1, 0.9))),
+            "1 unique action - {'BUY'}",
+            "every decision of the window is BUY",
+        ),
         (replace(healthy(), variety=Variety(FRESH, 0, (), None)), "Signal Variety: unknown", "no decision"),
         (replace(healthy(), meta=MetaLayer(STALE)), "Meta-Agent: UNKNOWN", "cannot be reached"),
         (replace(healthy(), meta=MetaLayer(FRESH, False, True, "v2", 1, 0.1)), "DISABLED", "META_AGENT_ENABLED"),

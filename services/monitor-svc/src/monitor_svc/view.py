@@ -63,7 +63,7 @@ class Variety(msgspec.Struct, frozen=True):
     shares: tuple[Share, ...]
     """BUY, HOLD, SELL."""
     hold_range: tuple[float, float] | None
-    """5 and 95 % quantile of the agents' P(HOLD) in the window; None with fewer than two votes."""
+    """5 and 95 % quantile of P(HOLD) in the window, of the agent that varies most; None with fewer than two votes."""
 
 
 class LimitChange(msgspec.Struct, frozen=True):
