@@ -18,9 +18,10 @@ def test_a_market_that_is_stopped_before_its_end_has_failed_only_where_the_end_w
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as venue:
         venue.settimeout(60)
+        offset = venue.getsockname()[1] - SERVICE_PORTS["exchange-sim"]
         settings = {
             "QT_SYMBOLS": "BTCUSDT", "QT_SIM_CANDLE_VENUE": "synthetic", "QT_SIM_DATA_DIR": str(tmp_path),
-            "QT_STATE_DIR": str(tmp_path), "QT_PORT_OFFSET": str(venue.getsockname()[1] - SERVICE_PORTS["exchange-sim"]),
+            "QT_STATE_DIR": str(tmp_path), "QT_PORT_OFFSET": str(offset),
         }  # fmt: skip
         command = [sys.executable, "-m", "quantum_cli", "play", *options]
         with subprocess.Popen(command, env={**os.environ, **settings}, stdout=subprocess.PIPE, text=True) as market:

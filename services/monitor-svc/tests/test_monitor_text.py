@@ -21,7 +21,6 @@ from monitor_svc.view import (
     Variety,
     View,
     Window,
-    decode_view,
     encode_view,
 )
 from quantum_common.domain import SERVICE_PORTS
@@ -101,7 +100,7 @@ def test_the_text_dashboard_reads_as_documented() -> None:
 
 
 def test_the_view_survives_its_way_as_json() -> None:
-    assert decode_view(encode_view(healthy())) == healthy()
+    assert msgspec.json.decode(encode_view(healthy()), type=View) == healthy()
     assert msgspec.json.decode(encode_view(healthy()))["risk"]["balance_usd"] == "10250.5"
 
 

@@ -313,14 +313,8 @@ class View(msgspec.Struct, frozen=True):
 
 
 _encoder = msgspec.json.Encoder(decimal_format="string")
-_decoder = msgspec.json.Decoder(View)
 
 
 def encode_view(view: View) -> bytes:
     """JSON with money as decimal strings."""
     return _encoder.encode(view)
-
-
-def decode_view(data: bytes) -> View:
-    """Raises msgspec.DecodeError for anything else."""
-    return _decoder.decode(data)
