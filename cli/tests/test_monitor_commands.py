@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from browser.line import HOUR_MS, Line
 from monitor_svc.app import Monitor
@@ -83,6 +84,17 @@ async def test_a_monitor_that_does_not_answer_is_exit_code_1_with_a_way_out(name
     text = await quantum(name, folder=tmp_path, QT_SERVICE_URL=nowhere)
     assert text.returncode == 1
     assert f"monitor-svc at {nowhere} does not answer" in text.stderr
+    assert "Traceback" not in text.stderr
+
+
+@pytest.mark.parametrize("name", ["monitor", "validate"])
+async def test_an_answer_of_another_shape_is_exit_code_1_in_words(name: str, tmp_path: Path) -> None:
+    other = FastAPI()
+    other.add_api_route("/api/monitor/view", lambda: {"updated_at_ms": 1})
+    async with serving(other) as url:
+        text = await quantum(name, folder=tmp_path, QT_SERVICE_URL=url)
+    assert text.returncode == 1
+    assert "monitor-svc answers in another shape" in text.stderr
     assert "Traceback" not in text.stderr
 
 

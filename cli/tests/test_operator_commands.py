@@ -1,5 +1,6 @@
 """`quantum status`, `doctor`, `emergency-stop` and `flatten`: a real governer and server, and nothing else running."""
 
+import asyncio
 import json
 import os
 import socket
@@ -14,8 +15,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
+from quantum_cli.control import serving
 from quantum_cli.doctor import Finding, settings_class
 from quantum_cli.errors import UsageError
 from quantum_cli.fleet import SERVICES
@@ -104,6 +107,18 @@ def test_a_named_folder_counts_before_the_exported_address_and_that_before_the_f
         monkeypatch.setenv("QT_SERVICE_URL", "http://{service}:{port}")
         assert find_fleet(None).url_of("meta-svc") == "http://meta-svc:8001"
         assert find_fleet(governer.state_dir).url_of("meta-svc") == here.url_of("meta-svc")
+
+
+async def test_dead_letters_are_unknown_until_the_recorder_has_looked() -> None:
+    told = {"looked_at_ms": None, "problem": "the server is away", "alarms": [], "streams": []}
+    recorder = FastAPI()
+    recorder.add_api_route("/api/streams", lambda: told)
+    async with serving(recorder) as url:
+        said = await asyncio.to_thread(quantum, "status", "--json", QT_SERVICE_URL=url)
+        assert json.loads(said.stdout)["dead_letters"] is None
+        told |= {"looked_at_ms": 1, "streams": [{"stream": "{p00}:features", "dead_letters": 0}]}
+        said = await asyncio.to_thread(quantum, "status", "--json", QT_SERVICE_URL=url)
+        assert json.loads(said.stdout)["dead_letters"] == {}
 
 
 def test_in_a_container_the_token_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,7 @@ def play(
                 uvloop.run(until_stopped(asyncio.sleep(float("inf"))))
         except Stopped:
             console.print("stopped")
+            raise typer.Exit(1 if until_done else 0) from None
 
 
 async def _play(settings: MarketSettings, plan: RunPlan, times: list[int], tally: Tally) -> None:

@@ -168,4 +168,6 @@ def _positions(body: dict[str, Any] | None) -> list[dict[str, Any]] | None:
 
 
 def _dead_letters(body: dict[str, Any] | None) -> dict[str, int] | None:
-    return {row["stream"]: row["dead_letters"] for row in body["streams"] if row["dead_letters"]} if body else None
+    if body is None or body["looked_at_ms"] is None:  # the recorder has not seen the streams yet
+        return None
+    return {row["stream"]: row["dead_letters"] for row in body["streams"] if row["dead_letters"]}

@@ -17,7 +17,7 @@ from quantum_cli.terminal import console, failing_with_a_message, print_json, pr
 
 INSTANCE_WIDTH = 12
 """With it the whole table has its place in 80 columns."""
-UNKNOWN = "[red]unknown: its service does not answer[/]"
+UNKNOWN = "[red]unknown: its service does not say[/]"
 
 
 def status(state_dir: StateDir = None, as_json: AsJson = False) -> None:

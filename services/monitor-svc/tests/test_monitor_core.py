@@ -85,6 +85,20 @@ async def test_votes_and_abstentions_are_counted_apart() -> None:
     assert abstained.abstain_reasons == ("not_enough_history",)
 
 
+async def test_agents_that_each_say_one_thing_do_not_look_varied_together() -> None:
+    scene = Scene()
+    for number in range(24):
+        await scene.line.bar(BTC, BAR + number * HOUR_MS)
+        for agent, action in (("xgb", Action.HOLD), ("lgbm", Action.SELL)):  # P(HOLD) 0.5 and 0.2, always
+            await scene.line.vote(agent, BTC, BAR + number * HOUR_MS, action)
+    low, high = (await scene.view()).variety.hold_range or (0.0, 1.0)
+    assert high == pytest.approx(low)
+    await scene.line.bar(BTC, BAR + 24 * HOUR_MS)
+    for number in range(12):
+        await scene.line.vote("nhits", BTC, BAR + 24 * HOUR_MS, (Action.HOLD, Action.SELL)[number % 2])
+    assert (await scene.view()).variety.hold_range == pytest.approx((0.2, 0.5))
+
+
 async def test_an_abstention_on_the_newest_bar_is_a_sign_of_life_and_no_vote_is_not() -> None:
     scene = Scene()
     await scene.line.bar(BTC, BAR)
@@ -246,6 +260,19 @@ async def test_a_service_says_why_it_is_not_ready_and_one_beside_the_line_may_be
     assert (rows["feature-svc"].state, rows["feature-svc"].reasons) == ("not ready", ("stale: BTCUSDT",))
     states = [rows[name].state for name in ("meta-svc", "trainer-svc", "xgb-agent")]
     assert states == ["ready", "not running", "down"]
+
+
+async def test_a_service_that_lives_and_no_longer_says_whether_it_is_ready_is_not() -> None:
+    scene = Scene()
+    seen = scene.facts.services["meta-svc"]
+    seen.readiness.good(Readiness(True), NOW - 60_000)
+    seen.readiness.bad("meta-svc does not answer within 1.5 s")
+    seen.info.good(Info("0.1.0", Model("20260101-ab", "proven")), NOW - 60_000)
+    seen.info.bad("meta-svc answers 500 to /info")
+    view = await scene.view()
+    [row] = [row for row in view.services.rows if row.name == "meta-svc"]
+    assert (row.state, row.reasons) == ("not ready", ("meta-svc does not answer within 1.5 s",))
+    assert view.models.rows[-1].problem == "meta-svc answers 500 to /info"
 
 
 async def test_the_chosen_decision_is_explained_with_its_contributions_sorted_and_its_verdict() -> None:

@@ -21,7 +21,6 @@ from monitor_svc.view import (
     Variety,
     View,
     Window,
-    decode_view,
     encode_view,
 )
 from quantum_common.domain import SERVICE_PORTS
@@ -101,7 +100,7 @@ def test_the_text_dashboard_reads_as_documented() -> None:
 
 
 def test_the_view_survives_its_way_as_json() -> None:
-    assert decode_view(encode_view(healthy())) == healthy()
+    assert msgspec.json.decode(encode_view(healthy()), type=View) == healthy()
     assert msgspec.json.decode(encode_view(healthy()))["risk"]["balance_usd"] == "10250.5"
 
 
@@ -156,7 +155,11 @@ def test_only_hold_passes_while_the_probabilities_move() -> None:
             "spread of P(HOLD) 0.010",
             "nearly the same",
         ),
-        (replace(healthy(), variety=Variety(FRESH, 140, ONLY_BUY, (0.1, 0.9))), "1 unique action - {'BUY'}", "models"),
+        (
+            replace(healthy(), variety=Variety(FRESH, 140, ONLY_BUY, (0.1, 0.9))),
+            "1 unique action - {'BUY'}",
+            "every decision of the window is BUY",
+        ),
         (replace(healthy(), variety=Variety(FRESH, 0, (), None)), "Signal Variety: unknown", "no decision"),
         (replace(healthy(), meta=MetaLayer(STALE)), "Meta-Agent: UNKNOWN", "cannot be reached"),
         (replace(healthy(), meta=MetaLayer(FRESH, False, True, "v2", 1, 0.1)), "DISABLED", "META_AGENT_ENABLED"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from statistics import quantiles
 
 from monitor_svc.facts import ABSTAINED, FIVE_MINUTES_MS, Facts, Market, window_bars
@@ -88,16 +89,17 @@ def silent_symbols(market: Market, service: str, now_ms: int) -> list[str]:
 def variety(facts: Facts, now_ms: int, live: bool) -> Variety:
     """Shares of the decisions' actions in the window."""
     counts: Counter[str] = Counter()
-    p_hold: list[float] = []
+    p_hold: dict[str, list[float]] = {}
     for tally in facts.market.in_window():
         counts.update({what: number for (who, what), number in tally.outcomes.items() if who == "meta-svc"})
-        p_hold += tally.p_hold
+        for agent, values in tally.p_hold.items():
+            p_hold.setdefault(agent, []).extend(values)
     numbers = [counts[action] for action in ACTIONS]
     return Variety(
         source=stream_source(facts, DECISIONS, now_ms, live=live),
         total=sum(numbers),
         shares=tuple(map(Share, ACTIONS, numbers, shares_pct(numbers))),
-        hold_range=_range(p_hold),
+        hold_range=_widest(p_hold.values()),
     )
 
 
@@ -113,8 +115,7 @@ def shares_pct(counts: list[int]) -> list[float]:
     return [tenth / 10 for tenth in tenths]
 
 
-def _range(values: list[float]) -> tuple[float, float] | None:
-    if len(values) < 2:
-        return None
-    cuts = quantiles(values, n=20, method="inclusive")
-    return cuts[0], cuts[-1]
+def _widest(samples: Iterable[list[float]]) -> tuple[float, float] | None:
+    """The range of the agent that varies most: pooled, agents that each say one thing would look varied."""
+    cuts = [quantiles(values, n=20, method="inclusive") for values in samples if len(values) > 1]
+    return max(((each[0], each[-1]) for each in cuts), key=lambda ends: ends[1] - ends[0], default=None)

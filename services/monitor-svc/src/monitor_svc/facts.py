@@ -58,7 +58,8 @@ class BarTally:
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(service, action or ABSTAINED)."""
     abstain_reasons: dict[str, set[str]] = field(default_factory=dict)
-    p_hold: list[float] = field(default_factory=list)
+    p_hold: dict[str, list[float]] = field(default_factory=dict)
+    """By agent."""
     verdicts: Counter[str] = field(default_factory=Counter)
 
 
@@ -101,7 +102,7 @@ class Market:
                 self._bar(event, made)
             case PredictionMade() as made if made.role == "champion":
                 self._vote(event, AGENT_SERVICES.get(made.agent, made.agent), made.action)
-                self._tally(event.bar_ts_ms).p_hold.append(made.probabilities[1])
+                self._tally(event.bar_ts_ms).p_hold.setdefault(made.agent, []).append(made.probabilities[1])
             case PredictionAbstained() as made:
                 service = AGENT_SERVICES.get(made.agent, made.agent)
                 self._vote(event, service, ABSTAINED)

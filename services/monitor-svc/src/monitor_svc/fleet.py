@@ -95,7 +95,7 @@ def _model(agent: str, seen: ServiceFacts, market_ms: int | None) -> ModelRow:
         quality=model.quality if model else None,
         age_days=age_days,
         shadow_version=info.shadow.version if info.shadow else None,
-        problem=seen.alive.problem or info.problem or "",
+        problem=seen.alive.problem or seen.info.problem or info.problem or "",
     )
 
 
@@ -135,7 +135,8 @@ def _service(name: str, seen: ServiceFacts, now_ms: int) -> ServiceRow:
     if age_s is None or age_s > HEARTBEAT_LIMIT_S:
         return ServiceRow(name, "down", (seen.alive.problem,), age_s, version)
     told = seen.readiness.value
-    if told is None or not told.ready:
-        reasons = told.reasons if told else (seen.readiness.problem,)
-        return ServiceRow(name, "not ready", reasons, age_s, version)
+    if told is None or seen.readiness.problem:  # what it said before is no answer to the question of now
+        return ServiceRow(name, "not ready", (seen.readiness.problem,), age_s, version)
+    if not told.ready:
+        return ServiceRow(name, "not ready", told.reasons, age_s, version)
     return ServiceRow(name, "ready", (), age_s, version)

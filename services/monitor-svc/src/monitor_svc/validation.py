@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from monitor_svc.view import View
+from quantum_common.domain import AGENTS
 
 SMALLEST_HOLD_RANGE = 0.02
 """Of P(HOLD) where only HOLD occurred: as the live collapse detector of the agents has it."""
 ACTION_ORDER = ("BUY", "SELL", "HOLD")
-BASE_AGENTS = 4
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ def _models(view: View) -> Check:
     red = "; ".join(f"{row.name}: {row.why}" for row in base if not row.green)
     source = view.activity.source
     to_do = f"{source.name}: {source.problem}" if source.stale else f"{red} (its log says more)"
-    return Check(f"📈 Active Models: {active}/{BASE_AGENTS}", active == BASE_AGENTS and not source.stale, to_do)
+    return Check(f"📈 Active Models: {active}/{len(AGENTS)}", active == len(AGENTS) and not source.stale, to_do)
 
 
 def _variety(view: View) -> Check:
@@ -59,11 +59,15 @@ def _variety(view: View) -> Check:
         return Check(f"{label} {len(occurred)} unique actions - {{{shown}}}", True)
     low, high = variety.hold_range or (0.0, 0.0)
     spread = f"spread of P(HOLD) {high - low:.3f} ({low:.3f} to {high:.3f})"
+    wrong = (
+        f"every decision of the window is {occurred[0]}"
+        if occurred != ["HOLD"]
+        else f"every agent says nearly the same of each bar (P(HOLD) spreads less than {SMALLEST_HOLD_RANGE})"
+    )
     return Check(
         f"{label} 1 unique action - {{{shown}}}, {spread}",
         occurred == ["HOLD"] and high - low >= SMALLEST_HOLD_RANGE,
-        f"the models say nearly the same of every bar (P(HOLD) spreads less than {SMALLEST_HOLD_RANGE}): "
-        "look at the model cards (quantum models list) and train again",
+        f"{wrong}: look at what serves (quantum models list), roll back or train again",
     )
 
 

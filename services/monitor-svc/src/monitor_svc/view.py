@@ -63,7 +63,7 @@ class Variety(msgspec.Struct, frozen=True):
     shares: tuple[Share, ...]
     """BUY, HOLD, SELL."""
     hold_range: tuple[float, float] | None
-    """5 and 95 % quantile of the agents' P(HOLD) in the window; None with fewer than two votes."""
+    """5 and 95 % quantile of P(HOLD) in the window, of the agent that varies most; None with fewer than two votes."""
 
 
 class LimitChange(msgspec.Struct, frozen=True):
@@ -313,14 +313,8 @@ class View(msgspec.Struct, frozen=True):
 
 
 _encoder = msgspec.json.Encoder(decimal_format="string")
-_decoder = msgspec.json.Decoder(View)
 
 
 def encode_view(view: View) -> bytes:
     """JSON with money as decimal strings."""
     return _encoder.encode(view)
-
-
-def decode_view(data: bytes) -> View:
-    """Raises msgspec.DecodeError for anything else."""
-    return _decoder.decode(data)
