@@ -4,6 +4,8 @@ import stat
 from pathlib import Path
 
 import pytest
+from redis import Redis
+from redis.exceptions import AuthenticationError
 from typer.testing import CliRunner
 
 from quantum_cli.credentials import OWNERS, USERS, USERS_FILE, load_functions, write_credentials
@@ -67,6 +69,32 @@ def test_secrets_and_redis_setup_make_a_guarded_server_work(tmp_path: Path, monk
         assert runner.invoke(app, again).exit_code == 0
         monkeypatch.setenv("QT_SECRETS_DIR", str(out / ADMIN))
         result = runner.invoke(app, ["redis-setup"])
+        assert result.exit_code == 0, result.output
+
+
+def test_redis_setup_gives_a_server_that_runs_the_rights_of_a_new_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = users_of(tmp_path)
+    new = users.read_text()
+    users.write_text(new.replace("user meta-svc on", "user meta-svc off"))  # what the version before allowed
+    with running_server(tmp_path / "server", aclfile=str(users)) as url:
+        urls = write_credentials(tmp_path, url.replace("redis://", "redis://{user}:{password}@"), "paper")
+        with Redis.from_url(urls["meta-svc"]) as meta:
+            with pytest.raises(AuthenticationError):
+                meta.ping()
+            monkeypatch.setenv("QT_REDIS_URL", urls[ADMIN])
+            result = CliRunner().invoke(app, ["redis-setup"])
+            assert result.exit_code == 0, result.output
+            assert meta.ping()
+
+
+def test_redis_setup_of_a_server_without_a_list_of_users_loads_the_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_server(tmp_path / "server") as url:
+        monkeypatch.setenv("QT_REDIS_URL", url)
+        result = CliRunner().invoke(app, ["redis-setup"])
         assert result.exit_code == 0, result.output
 
 

@@ -17,11 +17,12 @@ def test_a_market_that_is_stopped_before_its_end_has_failed_only_where_the_end_w
     options: list[str], code: int, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as venue:
-        venue.settimeout(60)
+        venue.settimeout(20)
         offset = venue.getsockname()[1] - SERVICE_PORTS["exchange-sim"]
         settings = {
             "QT_SYMBOLS": "BTCUSDT", "QT_SIM_CANDLE_VENUE": "synthetic", "QT_SIM_DATA_DIR": str(tmp_path),
             "QT_STATE_DIR": str(tmp_path), "QT_PORT_OFFSET": str(offset),
+            "HTTP_PROXY": "http://127.0.0.1:1",  # the way to the world is not the way to the fleet
         }  # fmt: skip
         command = [sys.executable, "-m", "quantum_cli", "play", *options]
         with subprocess.Popen(command, env={**os.environ, **settings}, stdout=subprocess.PIPE, text=True) as market:

@@ -122,6 +122,16 @@ def test_following_gives_each_whole_line_once(tmp_path: Path) -> None:
     assert texts(tail) == []
 
 
+def test_what_is_written_while_the_newest_lines_are_read_is_told_once(tmp_path: Path) -> None:
+    path = write(tmp_path, "a", line(1, "before"))
+    tail = Tail("a", path)
+    append(path, line(2, "meanwhile"))
+    shown = [record.text[-6:] for record in newest({"a": path}, 10, ends={"a": tail.begins})]
+    assert shown == ["before"]
+    assert [text[-9:] for text in texts(tail)] == ["meanwhile"]
+    tail.close()
+
+
 def test_following_goes_on_after_a_truncation_a_rotation_and_a_late_start(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     tail = Tail("a", path)

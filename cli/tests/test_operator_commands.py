@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,8 @@ from quantum_cli.main import app
 from quantum_cli.reach import find_fleet
 from quantum_cli.running import RunningFleet, announced
 from quantum_common.domain import SERVICE_PORTS
-from quantum_common.testing import free_port, running_server
+from quantum_common.testing import free_port, running_server, wait_until
+from quantum_common.testing.http import answers
 
 TOKEN = "token-of-this-test"
 CHOOSING = ("QT_SERVICE_URL", "QT_PORT_OFFSET", "QT_API_TOKEN", "QT_SECRETS_DIR", "QT_REDIS_URL", "QT_STATE_DIR")
@@ -61,22 +61,12 @@ def governer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lone]:
         }  # fmt: skip
         process = subprocess.Popen([sys.executable, "-m", "governer_svc"], env={**os.environ, **settings})
         try:
-            wait_until_live(SERVICE_PORTS["governer-svc"] + offset)
+            status = f"http://127.0.0.1:{SERVICE_PORTS['governer-svc'] + offset}/api/risk/status"
+            wait_until(lambda: answers(status), within_s=30)
             yield Lone(state_dir, url, offset)
         finally:
             process.terminate()
             process.wait(10)
-
-
-def wait_until_live(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/api/risk/status", trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.1)
-    raise AssertionError("governer-svc did not come up")
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,10 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -17,7 +15,8 @@ from quantum_cli.running import RunningFleet, announced
 from quantum_cli.serving import refusals, reload, serving_fleets
 from quantum_common.models import promote, publish
 from quantum_common.service import FleetSettings
-from quantum_common.testing import free_port, running_server
+from quantum_common.testing import free_port, running_server, wait_until
+from quantum_common.testing.http import answers
 from quantum_research.testing import linear_candidate
 
 XGB_PORT = 8011
@@ -59,23 +58,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         }  # fmt: skip
         agent = subprocess.Popen([sys.executable, "-m", "xgb_agent"], env={**os.environ, **settings})
         try:
-            wait_until_ready(XGB_PORT + offset)
+            wait_until(lambda: answers(f"http://127.0.0.1:{XGB_PORT + offset}/health/ready"), within_s=30)
             yield Running(folder / "models", fleet_at(url, offset))
         finally:
             agent.terminate()
             agent.wait(10)
-
-
-def wait_until_ready(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health/ready", trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError("the agent did not become ready")
 
 
 def test_an_agent_that_was_told_serves_the_release_and_refuses_nothing(running: Running) -> None:

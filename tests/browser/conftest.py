@@ -7,10 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -21,7 +21,8 @@ from browser.line import Line
 from quantum_common.bus import RedisBus
 from quantum_common.domain import AGENT_SERVICES, SERVICE_PORTS
 from quantum_common.service.clock import wall_ms
-from quantum_common.testing import free_port, running_server
+from quantum_common.testing import free_port, running_server, wait_until
+from quantum_common.testing.http import answers
 
 TOKEN = "token-of-this-test"
 REAL = {
@@ -81,22 +82,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         started = Fleet(redis_url, offset, processes)
         try:
             for name in processes:
-                _wait_for(started.url(name))
+                wait_until(partial(answers, f"{started.url(name)}/health/live"), within_s=40)
             yield started
         finally:
             for process in processes.values():
                 process.terminate()
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 40
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/health/live", trust_env=False, timeout=2).status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.1)
-    raise AssertionError(f"{url} does not live after 40 s")
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 1. A copy of the project in an empty folder, `cp .env.example .env`, `docker compose up -d --build --wait`: images are
    built, first models trained, decisions come. The documented calls and greps are made, Prometheus is asked for every
    rule and panel, each service is redeployed in turn under the running market.
-2. The same models and candles in a new fleet at full speed; on the way three services are redeployed, a fourth and Redis killed.
-   Its digests must be those of `quantum up` on this machine, undisturbed.
+2. The same models and candles in a new fleet at full speed. On the way three services are redeployed, and a fourth and
+   Redis are killed. The digests must be those of `quantum up` on this machine, undisturbed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any
 
 import httpx
 
-from e2e.compose import ROOT, Failed, Fleet, copy_of_the_project, run
+from e2e.compose import Failed, Fleet, copy_of_the_project, run
 from e2e.prometheus_check import check_within
 from exchange_sim import synthetic
 from quantum_cli.fleet import FLEET
-from quantum_common.domain import SERVICE_PORTS
+from quantum_common.domain import AGENTS, SERVICE_PORTS
 
 FLEET_NAME = "quantum-trader-e2e"
 SYMBOLS = "BTCUSDT,ETHUSDT,SOLUSDT"
@@ -70,6 +70,7 @@ def part_one(project: Path, work: Path) -> Fleet:
         say(f"first models: {last_line(fleet.logs('first-models'))}")
         await_decisions(50)
         http_calls()
+        operator_commands(fleet)
         print(check_prometheus())
         show_memory(fleet)
         redeploy_each(fleet)
@@ -167,6 +168,18 @@ DOCUMENTED = (
     ("monitor-svc", "/api/monitor/view"),
     ("exchange-sim", "/sim/status"),
 )
+
+
+def operator_commands(fleet: Fleet) -> None:
+    """What the guide lets an operator ask in the conductor; Failed for an exit code that is not 0."""
+    said = {command: fleet.compose("exec", "-T", "conductor", "quantum", *command.split()) for command in OPERATOR}
+    if missing := [agent for agent in AGENTS if agent not in said["models list"]]:
+        raise Failed(f"quantum models list in the conductor lacks {missing}: {said['models list']}")
+    if restarts := fleet.inspect("conductor")["RestartCount"]:
+        raise Failed(f"the conductor was ended {restarts} times beside its operator: is its memory limit too small?")
+
+
+OPERATOR = ("status", "doctor", "monitor", "models list", "dead list")
 
 
 def check_prometheus() -> Any:
@@ -288,7 +301,9 @@ def compare(local: dict[str, Any], log: str) -> None:
     if found != {"decisions": local["decisions_digest"], "ledger": local["ledger_digest"]} or not local["fills"]:
         raise Failed(f"digests differ, or nothing was traded: here {local}, in containers {found}")
     print(
-        f"e2e-docker redeploys={len(REDEPLOYED)} kills={len(KILLED)} digests=equal {found['decisions']} {found['ledger']}"
+        f"e2e-docker redeploys={len(REDEPLOYED)} kills={len(KILLED)} digests=equal",
+        found["decisions"],
+        found["ledger"],
     )
 
 
@@ -323,5 +338,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    assert ROOT
     sys.exit(main())

@@ -8,8 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from e2e.local_prometheus import MISSING, is_installed, running_prometheus
 from e2e.prometheus_check import Finding, check, check_within, firing
 from quantum_cli.fleet import FLEET, VENUE
 from quantum_common.domain import SERVICE_PORTS
+from quantum_common.testing import wait_until
 
 Run = Any  # the Market of conftest.py, which importlib mode cannot import
 PORT_OFFSET = 20_700
@@ -40,13 +40,6 @@ def decides() -> bool:
         return bool(httpx.get(address("meta-svc", "/api/ai/meta/status")).json()["total_predictions"])
     except httpx.TransportError:
         return False
-
-
-def wait_until(what: Callable[[], bool], within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.5)
 
 
 @contextmanager

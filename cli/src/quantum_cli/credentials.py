@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from quantum_cli.errors import UsageError
-from quantum_common.bus import RedisBus
+from redis.exceptions import ResponseError
+
+from quantum_cli.errors import RunFailed, UsageError
+from quantum_common.bus import RedisBus, connect_client
 from quantum_common.bus.users import ADMIN, OPERATOR, acl_file
 from quantum_common.domain import SERVICE_PORTS
 
@@ -58,6 +61,19 @@ async def load_functions(admin_url: str) -> None:
         await bus.load_functions()
     finally:
         await bus.close()
+
+
+async def load_users(admin_url: str) -> None:
+    """Have a server that runs read its list of users again: another version may need other rights.
+
+    Nothing happens where the server has no such file. Raises RunFailed when it refuses the list.
+    """
+    async with aclosing(connect_client(admin_url)) as client:
+        try:
+            await client.execute_command("ACL", "LOAD")
+        except ResponseError as error:
+            if "not configured to use an ACL file" not in str(error):
+                raise RunFailed(f"the server refuses its list of users: {error}") from error
 
 
 def _write(path: Path, value: str, own: bool) -> None:

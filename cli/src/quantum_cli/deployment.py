@@ -14,14 +14,14 @@ from pydantic import Field
 
 from exchange_sim import synthetic
 from exchange_sim.settings import SimSettings
-from quantum_cli.credentials import load_functions, write_credentials
+from quantum_cli.credentials import load_functions, load_users, write_credentials
 from quantum_cli.display import RunDisplay, Tally
 from quantum_cli.errors import RunFailed, UsageError
 from quantum_cli.fleet import FLEET, VENUE, FleetMember
 from quantum_cli.market import Stopped, answers, close_times_ms, conducting, count_dead_letters, until_stopped
 from quantum_cli.plan import RunPlan, make_plan, parse_date
 from quantum_cli.terminal import console, failing_with_a_message
-from quantum_common.bus import BusUnavailable
+from quantum_common.bus import BusUnavailable, is_cluster
 from quantum_common.candles import Candles
 from quantum_common.domain.timeframe import DEFAULT_HORIZON_BARS
 from quantum_common.service.settings import FleetSettings, WrongSettings, check_names, validated
@@ -52,13 +52,14 @@ def secrets(
 
 
 def redis_setup() -> None:
-    """Load this version's functions into the server of QT_REDIS_URL, as a user who may (admin)."""
+    """Have the server of QT_REDIS_URL know this version's functions and users, as a user who may (admin)."""
 
     async def load() -> None:
-        deadline = time.monotonic() + SERVER_WITHIN_S
+        deadline, url = time.monotonic() + SERVER_WITHIN_S, settings.redis_url.get_secret_value()
         while True:
             try:
-                return await load_functions(settings.redis_url.get_secret_value())
+                await load_functions(url)
+                return None if is_cluster(url) else await load_users(url)  # a cluster's are its operator's business
             except BusUnavailable:
                 if time.monotonic() > deadline:
                     raise
@@ -67,7 +68,7 @@ def redis_setup() -> None:
     with failing_with_a_message():
         settings = _settings()
         asyncio.run(load())
-    console.print("the server has the functions of this version")
+    console.print("the server has the functions and users of this version")
 
 
 def first_models() -> None:

@@ -33,10 +33,17 @@ class Record(NamedTuple):
     text: str
 
 
-def newest(files: Mapping[str, Path], count: int, containing: str = "") -> list[Record]:
-    """The newest records of all files (by service) that have the text, oldest first."""
+def newest(
+    files: Mapping[str, Path], count: int, containing: str = "", ends: Mapping[str, int] | None = None
+) -> list[Record]:
+    """The newest records of all files (by service) that have the text, oldest first.
+
+    `ends`: bytes of a file after which it is no longer read, so that nothing is shown here and by its `Tail` too.
+    """
     per_file = [
-        islice((record for record in _backwards(service, path) if containing in record.text), count)
+        islice(
+            (each for each in _backwards(service, path, (ends or {}).get(service)) if containing in each.text), count
+        )
         for service, path in files.items()
     ]
     merged = heapq.merge(*per_file, key=lambda record: record.at, reverse=True)
@@ -51,6 +58,8 @@ class Tail:
         self._file, self._offset, self._rest = self._opened(), 0, b""
         if self._file is not None:
             self._offset = os.fstat(self._file).st_size
+        self.begins = self._offset
+        """Bytes that the file had; what stands in them is not told."""
 
     def look(self) -> list[Record]:
         """Whole lines since the last look; never more than `BYTES_A_LOOK` at once."""
@@ -109,10 +118,10 @@ def time_of(line: str) -> str:
     return ""
 
 
-def _backwards(service: str, path: Path) -> Iterator[Record]:
+def _backwards(service: str, path: Path, end: int | None) -> Iterator[Record]:
     """The file's records, the last one first."""
     below: list[str] = []
-    for line in _lines_backwards(path):
+    for line in _lines_backwards(path, end):
         below.append(line)
         if at := time_of(line):
             yield Record(at, service, "\n".join(reversed(below)))
@@ -121,9 +130,10 @@ def _backwards(service: str, path: Path) -> Iterator[Record]:
         yield Record("", service, "\n".join(reversed(below)))
 
 
-def _lines_backwards(path: Path) -> Iterator[str]:
+def _lines_backwards(path: Path, end: int | None) -> Iterator[str]:
     with path.open("rb") as file:
-        end, rest, first = file.seek(0, os.SEEK_END), b"", True
+        size = file.seek(0, os.SEEK_END)
+        end, rest, first = size if end is None else min(end, size), b"", True
         while end:
             start = max(0, end - BLOCK_BYTES)
             file.seek(start)

@@ -41,7 +41,8 @@ def logs(
         if not there and not follow:
             raise UsageError(f"{folder} has no log of {', '.join(chosen)}")
     tails = [Tail(name, path) for name, path in files.items()] if follow else []
-    _print(newest(there, lines, grep), several=len(files) > 1)
+    ends = dict(zip(files, (tail.begins for tail in tails), strict=False))
+    _print(newest(there, lines, grep, ends), several=len(files) > 1)
     try:
         while tails:
             found = [record for tail in tails for record in tail.look() if grep in record.text]

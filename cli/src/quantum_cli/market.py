@@ -46,7 +46,9 @@ async def conducting(
         stack.push_async_callback(bus.close)
         stack.push_async_callback(redis.aclose)
         headers = {"Authorization": f"Bearer {token}"}
-        venue = await stack.enter_async_context(httpx.AsyncClient(base_url=venue_url, headers=headers, timeout=30))
+        venue = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=venue_url, headers=headers, timeout=30, trust_env=False)
+        )
         line = Line(redis, keys)
         yield Conductor(bus, line, venue, keys, timeframe_ms, display.on_bar, display.on_decision, counted)
 
@@ -63,7 +65,7 @@ async def count_dead_letters(redis_url: str, keys: Keys) -> int:
 
 async def answers(url: str) -> bool:
     """Whether a GET is answered with 200."""
-    async with httpx.AsyncClient(timeout=2) as client:
+    async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
         try:
             return (await client.get(url)).status_code == 200
         except httpx.HTTPError:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor_svc.charts import equity_chart, gauge_pct, price_chart, round_values, segments
-from monitor_svc.view import Bar, DecisionRow, EquityPoint, FillMark, Prices, Source
+from monitor_svc.view_of_fleet import Source
+from monitor_svc.view_of_market import Bar, DecisionRow, EquityPoint, FillMark, Prices
 
 HOUR_MS = 3_600_000
 BAR = 1_700_000_000_000 // HOUR_MS * HOUR_MS

@@ -14,7 +14,8 @@ from monitor_svc.documents import Info, Model, Readiness, RiskLimits, RiskStatus
 from monitor_svc.facts import BARS_SHOWN, Facts, window_bars
 from monitor_svc.reader import StreamReader
 from monitor_svc.settings import Settings
-from monitor_svc.view import AgentRow, Source, View
+from monitor_svc.view import View
+from monitor_svc.view_of_fleet import AgentRow, Source
 from quantum_common.bus import MemoryBus
 from quantum_common.domain import AGENTS, SERVICE_PORTS, Action
 

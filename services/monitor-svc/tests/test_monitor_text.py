@@ -11,18 +11,8 @@ from msgspec.structs import replace
 from monitor_svc import text, validation
 from monitor_svc.core import Place, view
 from monitor_svc.facts import Facts
-from monitor_svc.view import (
-    AgentRow,
-    MetaLayer,
-    Risk,
-    ServiceRow,
-    Share,
-    Source,
-    Variety,
-    View,
-    Window,
-    encode_view,
-)
+from monitor_svc.view import View, encode_view
+from monitor_svc.view_of_fleet import AgentRow, MetaLayer, Risk, ServiceRow, Share, Source, Variety, Window
 from quantum_common.domain import SERVICE_PORTS
 
 FRESH = Source("somewhere", 1.0, False)

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from quantum_common.candles import write_candles
 from quantum_common.domain import AGENTS
 from quantum_common.models import current_version
-from quantum_common.testing import free_port, running_server
+from quantum_common.testing import free_port, running_server, wait_until
 from quantum_research.testing import synthetic_candles
 
 SYMBOLS = ("AUSDT", "BUSDT")
@@ -53,21 +52,13 @@ class Service:
         return time.monotonic() - started
 
 
-def until(check: Callable[[], Any], within_s: float) -> Any:
-    deadline = time.monotonic() + within_s
-    while not (value := check()):
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.2)
-    return value
-
-
 @pytest.mark.slow
 def test_a_fleet_without_models_gets_them_though_the_service_is_stopped_on_the_way(tmp_path: Path) -> None:
     for seed, symbol in enumerate(SYMBOLS):
         write_candles(tmp_path / "candles", "synthetic", symbol, "1h", synthetic_candles(2_600, seed))
     with running_server(tmp_path / "server") as url:
         first = Service(tmp_path, url, free_port())
-        until(lambda: first.status()["stage"] not in (None, "starting", "libraries", "features"), within_s=120)
+        wait_until(lambda: first.status()["stage"] not in (None, "starting", "libraries", "features"), within_s=120)
         own_mb = psutil.Process(first.process.pid).memory_full_info().pss / 1e6
         children = psutil.Process(first.process.pid).children(recursive=True)
         run = first.status()["running"]
@@ -78,7 +69,7 @@ def test_a_fleet_without_models_gets_them_though_the_service_is_stopped_on_the_w
         assert own_mb < IDLE_MB, "the training's libraries are in the service"
 
         second = Service(tmp_path, url, free_port())
-        ended = until(lambda: second.status()["ended"], within_s=200)
+        ended = wait_until(lambda: second.status()["ended"], within_s=200)
         assert (ended[0]["outcome"], ended[0]["run"]["run_id"]) == ("released", run["run_id"])
         assert ended[0]["run"]["to_ms"] == run["to_ms"]
         assert all(current_version(tmp_path / "models", name) for name in (*AGENTS, "meta"))

@@ -8,7 +8,7 @@ from statistics import quantiles
 
 from monitor_svc.facts import ABSTAINED, FIVE_MINUTES_MS, Facts, Market, window_bars
 from monitor_svc.sources import HEARTBEAT_LIMIT_S, seconds_since, stream_source
-from monitor_svc.view import Activity, AgentRow, Share, Variety, Window
+from monitor_svc.view_of_fleet import Activity, AgentRow, Share, Variety, Window
 from quantum_common.contracts.streams import DECISIONS, PREDICTIONS
 from quantum_common.domain.timeframe import timeframe_ms
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from monitor_svc.view import AgentRow, Bar, DecisionRow, EquityPoint, FillMark, Prices, Share, VoteRow
+from monitor_svc.view_of_fleet import AgentRow, Share
+from monitor_svc.view_of_market import Bar, DecisionRow, EquityPoint, FillMark, Prices, VoteRow
 
 SIDE_MARGIN_PCT = 1.0
 TOP_PCT, BOTTOM_PCT = 8.0, 92.0

@@ -9,7 +9,8 @@ from monitor_svc.decisions import decisions, prices, verdicts
 from monitor_svc.facts import Facts
 from monitor_svc.fleet import meta_layer, models, risk, services, streams
 from monitor_svc.sources import stream_source
-from monitor_svc.view import Account, Position, View
+from monitor_svc.view import View
+from monitor_svc.view_of_market import Account, Position
 from quantum_common.contracts.streams import EXECUTIONS
 
 

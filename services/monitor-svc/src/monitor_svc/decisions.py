@@ -6,7 +6,7 @@ from collections import Counter
 
 from monitor_svc.facts import Facts, Market, Verdict
 from monitor_svc.sources import seconds_since, stream_source
-from monitor_svc.view import (
+from monitor_svc.view_of_market import (
     Bar,
     Contribution,
     DecisionRow,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from monitor_svc.documents import Info, MetaStatus, Readiness, RiskLimits, RiskStatus, StreamsStatus
-from monitor_svc.view import Bar, ClosedTrade, EquityPoint, FillMark
+from monitor_svc.view_of_market import Bar, ClosedTrade, EquityPoint, FillMark
 from quantum_common.contracts import (
     AccountUpdated,
     DecisionMade,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from monitor_svc.documents import Change, RiskLimits, RiskStatus, Stream
 from monitor_svc.facts import Answer, Facts, ServiceFacts
 from monitor_svc.sources import HEARTBEAT_LIMIT_S, answer_source, seconds_since
-from monitor_svc.view import (
+from monitor_svc.view_of_fleet import (
     GroupState,
     LimitChange,
     MetaLayer,

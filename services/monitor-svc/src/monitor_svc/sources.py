@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from monitor_svc.facts import Answer, Facts
-from monitor_svc.view import Source
+from monitor_svc.view_of_fleet import Source
 from quantum_common.contracts.streams import StreamSpec
 from quantum_common.domain.timeframe import timeframe_ms
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from monitor_svc.view import AgentRow, Risk, Share, Source, View
+from monitor_svc.view import View
+from monitor_svc.view_of_fleet import AgentRow, Risk, Share, Source
 
 RULE = "=" * 47
 CELLS = 20

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -19,3 +20,13 @@ async def eventually(check: Callable[[], T | Awaitable[T]], *, within_s: float =
         if asyncio.get_running_loop().time() > deadline:
             raise AssertionError(f"not true within {within_s} s: last value {value!r}")
         await asyncio.sleep(0.01)
+
+
+def wait_until(check: Callable[[], T], *, within_s: float = 5.0) -> T:
+    """The same without an event loop, for tests of processes."""
+    deadline = time.monotonic() + within_s
+    while not (value := check()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true within {within_s} s: last value {value!r}")
+        time.sleep(0.05)
+    return value
