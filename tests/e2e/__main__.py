@@ -250,7 +250,7 @@ def local_summary(work: Path, from_ms: int, to: str) -> dict[str, Any]:
     run(
         sys.executable, "-m", "quantum_cli", "up", "--data", str(work / "market"), "--venue", synthetic.VENUE,
         "--symbols", SYMBOLS, "--timeframe", "1h", "--from", start, "--to", to, "--until-done",
-        "--models", str(work / "models"), "--state-dir", str(work / "local"), "--port-offset", "30000",
+        "--models", str(work / "models"), "--state-dir", str(work / "local"), "--port-offset", "23000",
         "--summary", str(work / "local.json"), env=SETTINGS,
     )  # fmt: skip
     return dict(json.loads((work / "local.json").read_text()))
