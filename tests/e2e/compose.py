@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,10 +38,22 @@ class Fleet:
     def compose(self, *arguments: str, timeout_s: float = 1800.0) -> str:
         """Standard output. Raises Failed with what the command said."""
         files = [part for file in self.files for part in ("-f", file)]
-        return run("docker", "compose", "-p", self.name, *files, *arguments, folder=self.folder, timeout_s=timeout_s)
+        return run(
+            "docker",
+            "compose",
+            "--ansi",
+            "never",
+            "-p",
+            self.name,
+            *files,
+            *arguments,
+            folder=self.folder,
+            timeout_s=timeout_s,
+        )
 
     def logs(self, *services: str) -> str:
-        return self.compose("logs", "--no-color", "--no-log-prefix", *services)
+        text = self.compose("logs", "--no-color", "--no-log-prefix", *services)
+        return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)  # some versions of Compose clear the line all the same
 
     def containers(self) -> list[dict[str, Any]]:
         lines = self.compose("ps", "-a", "--format", "json").splitlines()

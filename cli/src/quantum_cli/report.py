@@ -20,12 +20,12 @@ def write_summary(plan: RunPlan, tally: Tally, wall_s: float, path: Path | None,
         "bars_per_s": round(tally.bars / tally.market_s, 2) if tally.market_s > 0 else 0.0,
         "wall_s": round(wall_s, 2),
     }
+    memory = f" · fleet memory up to {tally.peak_pss_mb:.0f} MB (PSS)" if tally.peak_pss_mb else ""
     console.print(
         f"{summary['decisions']} decisions · {summary['approvals']} approvals · {summary['orders']} orders · "
         f"{summary['fills']} fills · {summary['closed_trades']} closed trades · "
         f"balance {summary['final_balance']} USDT\n"
-        f"{tally.bars} symbol bars in {tally.market_s:.1f} s ({summary['bars_per_s']}/s) · "
-        f"fleet memory up to {tally.peak_pss_mb:.0f} MB (PSS)\n"
+        f"{tally.bars} symbol bars in {tally.market_s:.1f} s ({summary['bars_per_s']}/s){memory}\n"
         f"decisions {summary['decisions_digest']}\nledger    {summary['ledger_digest']}",
         soft_wrap=True,
     )

@@ -14,6 +14,8 @@ from quantum_common.contracts.streams import CONTROL, CONTROL_STREAM, DEAD_SUFFI
 
 OPERATOR = "quantum"
 """People and the commands `quantum …`: all data, no say over the server itself."""
+HEALTH = "health"
+"""Has no password."""
 ADMIN = "admin"
 """Loads functions; everything else that the others may not."""
 
@@ -27,9 +29,13 @@ _STATE = "+hget +hmget +hgetall +hset +hincrby +del"
 def acl_file(passwords: Mapping[str, str], account: str) -> str:
     """Text of an `aclfile`: a line per user. Passwords stand in it as SHA-256 only.
 
-    The default user, whom a client without a password is, can only be asked whether the server answers.
+    Nobody can be the default user, but it may do everything: Redis 7.0 reads its append-only file back as that user,
+    and what it may not do would be lost at a restart. `health` can ask whether the server answers, and nothing else.
     """
-    lines = ["user default on nopass resetkeys resetchannels -@all +ping"]
+    lines = [
+        "user default off resetpass ~* &* +@all",
+        f"user {HEALTH} on nopass resetkeys resetchannels -@all +ping",
+    ]
     lines += [_line(user, password, rights(user, account)) for user, password in sorted(passwords.items())]
     return "\n".join(lines) + "\n"
 
