@@ -318,6 +318,15 @@ async def test_what_is_held_stays_bounded() -> None:
     assert str(seen.money.equity[-1].equity_usd) == str(10_000 + BARS_SHOWN + 39)
 
 
+async def test_the_newest_account_is_shown_though_the_executor_counts_from_the_start_again() -> None:
+    scene = Scene()
+    for number in range(3):
+        await scene.line.account("10000", str(10_000 + number), BAR + number * HOUR_MS)
+    scene.line._sequence = 0
+    await scene.line.account("10000", "9000", BAR + 3 * HOUR_MS)
+    assert str((await scene.view()).money.equity[-1].equity_usd) == "9000"
+
+
 async def test_a_bar_of_another_timeframe_is_none_of_this_fleets() -> None:
     scene = Scene()
     scene.facts.market.timeframe = "15m"

@@ -145,8 +145,7 @@ class Market:
         _keep(self.verdicts, DECISIONS_HELD)
 
     def _account(self, made: AccountUpdated) -> None:
-        if self.account and made.sequence <= self.account.sequence:
-            return
+        # The newest of the stream counts, whatever its sequence: an executor that lost its state counts from the start.
         same_bar = self.account is not None and self.account.bar_ts_ms == made.bar_ts_ms
         if same_bar and self.equity:
             self.equity.pop()
