@@ -79,6 +79,7 @@ def part_one(project: Path, work: Path) -> Fleet:
         greps(fleet)
         fleet.compose("cp", "exchange-sim:/market", str(work / "market"))
         fleet.compose("cp", "meta-svc:/models", str(work / "models"))
+        stop_all(fleet)
     return fleet
 
 
@@ -243,6 +244,15 @@ def decided(fleet: Fleet) -> dict[str, int]:
         "FALLBACK": len(re.findall(r"\[META-V2\] \w+: FALLBACK", meta)),
         "APPROVED|REJECTED": len(re.findall(r"\[GOVERNER\] \w+ (?:APPROVED|REJECTED)", risk)),
     }
+
+
+def stop_all(fleet: Fleet) -> None:
+    """SIGTERM drains every service: exit code 0, and not 137 of a kill after the grace period."""
+    fleet.compose("stop")
+    codes = {name: fleet.inspect(name)["State"]["ExitCode"] for name in SERVING}
+    if any(codes.values()):
+        raise Failed(f"not drained: {codes}")
+    say(f"{len(codes)} services drained on SIGTERM with exit code 0")
 
 
 def local_summary(work: Path, from_ms: int, to: str) -> dict[str, Any]:
