@@ -189,7 +189,7 @@ async def test_without_a_password_one_can_only_ask_whether_the_server_answers(gu
 
 
 async def test_what_was_committed_is_there_after_a_restart_of_the_guarded_server(tmp_path: Path) -> None:
-    """On Redis 7.0 only while the default user, as whom it reads its file, may do everything."""
+    """On Redis 7.0 and others only while the default user, as whom they read their file, may do everything."""
     (tmp_path / "users.acl").write_text(acl_file(PASSWORDS, KEYS.account))
     for expected in (0, 1, 2):
         with running_server(tmp_path / "data", aclfile=str(tmp_path / "users.acl")) as url:

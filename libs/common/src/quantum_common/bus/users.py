@@ -29,8 +29,9 @@ _STATE = "+hget +hmget +hgetall +hset +hincrby +del"
 def acl_file(passwords: Mapping[str, str], account: str) -> str:
     """Text of an `aclfile`: a line per user. Passwords stand in it as SHA-256 only.
 
-    Nobody can be the default user, but it may do everything: Redis 7.0 reads its append-only file back as that user,
-    and what it may not do would be lost at a restart. `health` can ask whether the server answers, and nothing else.
+    Nobody can be the default user, but it may do everything: servers read their append-only file back as that user, and
+    a commit that it may not make is lost at the restart (redis/redis issue 14541, valkey-io/valkey issue 3983).
+    `health` can ask whether the server answers, and nothing else.
     """
     lines = [
         "user default off resetpass ~* &* +@all",
