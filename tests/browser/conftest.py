@@ -21,10 +21,12 @@ from browser.line import Line
 from quantum_common.bus import RedisBus
 from quantum_common.domain import AGENT_SERVICES, SERVICE_PORTS
 from quantum_common.service.clock import wall_ms
-from quantum_common.testing import free_port, running_server, wait_until
+from quantum_common.testing import running_server, wait_until
 from quantum_common.testing.http import answers
 
 TOKEN = "token-of-this-test"
+PORT_OFFSET = 14_300
+"""Keeps the ports below those that the system gives to connections."""
 REAL = {
     "monitor-svc": "monitor_svc",
     "meta-svc": "meta_svc",
@@ -59,7 +61,7 @@ def chromium() -> str:
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     chromium()
     folder = tmp_path_factory.mktemp("dashboard")
-    offset = free_port() % 20_000 + 25_000
+    offset = PORT_OFFSET
     with ExitStack() as stack:
         redis_url = stack.enter_context(running_server(folder / "server"))
         settings = {

@@ -19,6 +19,8 @@ from quantum_common.bus import Entry, RedisBus, connect_client
 from quantum_common.candles import Candles
 from quantum_common.contracts import REGISTRY, Keys, dead
 
+CANCEL_AGAIN_S = 1.0
+
 
 class Stopped(Exception):
     """The user asked for the end."""
@@ -72,8 +74,13 @@ async def answers(url: str) -> bool:
             return False
 
 
-async def until_stopped(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Do the work; Stopped when SIGINT or SIGTERM came before it was done, after it has cleaned up."""
+async def until_stopped(
+    coroutine: Coroutine[Any, Any, None], is_cleaning_up: Callable[[], bool] = lambda: False
+) -> None:
+    """Do the work; Stopped when SIGINT or SIGTERM came before it was done, after it has cleaned up.
+
+    Clients sometimes swallow a cancellation, so it is repeated until the work has ended or says that it cleans up.
+    """
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -81,7 +88,10 @@ async def until_stopped(coroutine: Coroutine[Any, Any, None]) -> None:
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
-    if stopping.is_set() and work.cancel():
-        await asyncio.wait({work})
-        raise Stopped
-    await work
+    if work.done():
+        return await work
+    while not (work.done() or is_cleaning_up()):
+        work.cancel()
+        await asyncio.wait({work}, timeout=CANCEL_AGAIN_S)
+    await asyncio.wait({work})
+    raise Stopped

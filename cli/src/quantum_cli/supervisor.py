@@ -119,13 +119,14 @@ class Supervisor:
         self._children: list[Child] = []
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._on_crash, self._longest_pause_s = on_crash, longest_pause_s
-        self._ending = False
+        self.ending = False
+        """It stops its children, which must not be cancelled."""
 
     async def __aenter__(self) -> Supervisor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._ending = True
+        self.ending = True
         services, servers = self._children[1:], self._children[:1]
         await asyncio.gather(*(child.stop() for child in services))
         await asyncio.gather(*(child.stop() for child in servers))
@@ -147,7 +148,7 @@ class Supervisor:
         ended = await child.stop()
         if watcher := self._watchers.pop(child.name, None):
             watcher.cancel()  # it may be in a pause after a crash
-        if self._ending:
+        if self.ending:
             raise RunFailed(f"the fleet is ending: {child.name} is not started again")
         child.stopping = False
         await self._start(child)

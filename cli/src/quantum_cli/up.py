@@ -91,7 +91,7 @@ class LocalFleet:
 
         Raises RunFailed when the fleet cannot go on, Stopped when a signal came before the run was done.
         """
-        await until_stopped(self._work(until_done))
+        await until_stopped(self._work(until_done), lambda: self._supervisor.ending)
 
     async def _work(self, until_done: bool) -> None:
         async with AsyncExitStack() as stack:
