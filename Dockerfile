@@ -4,9 +4,10 @@ ARG PYTHON=python:3.11-slim-bookworm
 
 # Our own packages as wheels, and what the wanted one needs from others.
 FROM ${PYTHON} AS packages
+ENV PIP_CACHE_DIR=/cache
 WORKDIR /src
 COPY constraints.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip pip install -q -c constraints.txt hatchling editables
+RUN --mount=type=cache,target=/cache pip install -q -c constraints.txt hatchling editables
 COPY libs libs
 COPY services services
 COPY cli cli
@@ -23,10 +24,11 @@ RUN case ${SERVICE} in operator) echo quantum-cli ;; training) echo "quantum-cli
 # and from an index of one's own where pip's default offers the CUDA build.
 FROM ${PYTHON} AS closure
 ARG PIP_EXTRA_INDEX_URL PIP_FIND_LINKS
+ENV PIP_CACHE_DIR=/cache
 RUN python -m venv --without-pip /venv
 COPY constraints.txt ./
 COPY --from=needs /third-party.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/cache \
     if grep -qx torch third-party.txt; then pip --python /venv/bin/python install -q -c constraints.txt torch==2.13.0; fi && \
     pip --python /venv/bin/python install -q -c constraints.txt -r third-party.txt && \
     find /venv -type d -name tests -path '*/site-packages/*' -prune -exec rm -r {} +
