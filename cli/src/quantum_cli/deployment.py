@@ -16,15 +16,16 @@ from exchange_sim import synthetic
 from exchange_sim.settings import SimSettings
 from quantum_cli.credentials import load_functions, load_users, write_credentials
 from quantum_cli.display import RunDisplay, Tally
-from quantum_cli.errors import RunFailed, UsageError
+from quantum_cli.errors import RunFailed
 from quantum_cli.fleet import FLEET, VENUE, FleetMember
 from quantum_cli.market import Stopped, answers, close_times_ms, conducting, count_dead_letters, until_stopped
 from quantum_cli.plan import RunPlan, make_plan, parse_date
+from quantum_cli.reach import exported
 from quantum_cli.terminal import console, failing_with_a_message
 from quantum_common.bus import BusUnavailable, is_cluster
 from quantum_common.candles import Candles
 from quantum_common.domain.timeframe import DEFAULT_HORIZON_BARS
-from quantum_common.service.settings import FleetSettings, WrongSettings, check_names, validated
+from quantum_common.service.settings import FleetSettings, check_names
 
 SERVER_WITHIN_S = 60.0
 SERVICES_WITHIN_S = 300.0
@@ -138,10 +139,7 @@ async def _until_up(settings: FleetSettings, member: FleetMember) -> None:
 
 def _settings() -> MarketSettings:
     check_names()
-    try:
-        return validated(MarketSettings)
-    except WrongSettings as error:
-        raise UsageError(str(error)) from error
+    return exported(MarketSettings)
 
 
 def _plan(settings: MarketSettings, speed: str = "max", to_ms: int | None = None) -> tuple[RunPlan, dict[str, Candles]]:

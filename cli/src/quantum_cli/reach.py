@@ -31,6 +31,7 @@ CHANGE_WITHIN_S = 15.0
 NO_LOCAL_FLEET = f"nothing was named, and no fleet runs from a folder below ./{STATE_FOLDERS}"
 
 Key = TypeVar("Key")
+Kind = TypeVar("Kind", bound=FleetSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,9 @@ def find_fleet(state_dir: Path | None) -> Reach:
     """UsageError: the folder's fleet does not run, several run and none is named, or a setting does not validate."""
     if state_dir is None:
         if named := [f"{name}={os.environ[name]}" for name in ADDRESS_NAMES if os.environ.get(name)]:
-            return Reach(_exported(), " ".join(named))
+            return Reach(exported(FleetSettings), " ".join(named))
         if not running_below(STATE_FOLDERS):
-            return Reach(_exported(), f"the documented ports of this machine: {NO_LOCAL_FLEET}")
+            return Reach(exported(FleetSettings), f"the documented ports of this machine: {NO_LOCAL_FLEET}")
     return local_fleet(*choose_fleet(state_dir))
 
 
@@ -93,12 +94,13 @@ def find_server(state_dir: Path | None) -> FleetSettings:
 
 def exported_server() -> FleetSettings | None:
     """What the environment says of a server, itself or by its secrets; None where it says nothing."""
-    return _exported() if any(os.environ.get(name) for name in SERVER_NAMES) else None
+    return exported(FleetSettings) if any(os.environ.get(name) for name in SERVER_NAMES) else None
 
 
 def local_fleet(folder: Path, fleet: RunningFleet) -> Reach:
     """A fleet that `quantum up` runs from this folder. UsageError when the folder is no run's."""
-    settings = _exported(
+    settings = exported(
+        FleetSettings,
         redis_url=fleet.redis_url,
         port_offset=fleet.port_offset,
         service_url=FleetSettings.model_fields["service_url"].default,
@@ -110,9 +112,10 @@ def local_fleet(folder: Path, fleet: RunningFleet) -> Reach:
     return Reach(settings, f"the fleet that runs from {folder}", folder)
 
 
-def _exported(**known: Any) -> FleetSettings:
+def exported(kind: type[Kind], **known: Any) -> Kind:
+    """Settings as the environment has them, but for what is known. UsageError that names each wrong variable."""
     try:
-        return validated(lambda: FleetSettings(**known))
+        return validated(lambda: kind(**known))
     except WrongSettings as error:
         raise UsageError(str(error)) from error
 
